@@ -1,3 +1,3 @@
-"""MSTKD Serve: from a face-recognition ONNX file to a Triton server that answers with embeddings."""
+"""MSTKD Serve: a face-recognition ONNX file in, a Triton server that answers embeddings out."""
 
 __version__ = "0.1.0"

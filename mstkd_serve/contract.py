@@ -38,7 +38,8 @@ class Preprocessing(BaseModel):
         width: Columns of an aligned face, pixels.
         channel_order: Order of the colour channels that the network was trained with.
         mean: Per-channel mean in R, G, B order, 0 to 255.
-        std: Per-channel divisor in R, G, B order, above 0, on the 0 to 255 scale.
+        std: Per-channel divisor in R, G, B order, above 0, on the 0 to 255 scale. A network that
+            normalises inside takes mean 0 and std 1.
         layout: Memory layout of the network's input.
         dtype: Type of one pixel as it travels to the server.
         normalisation: What is done to the network's output: `l2` scales it to unit length.
@@ -67,7 +68,8 @@ class Preprocessing(BaseModel):
             raise ValueError(f"mean must lie in 0 to 255, got {list(self.mean)}")
         if not all(0 < value <= 255 for value in self.std):
             raise ValueError(f"std must lie above 0 and up to 255, got {list(self.std)}")
-        if max(self.std) <= 1:
+        normalises_itself = set(self.mean) == {0.0} and set(self.std) == {1.0}
+        if max(self.std) <= 1 and not normalises_itself:
             raise ValueError(
                 f"std {list(self.std)} looks like the 0 to 1 scale: multiply mean and std by 255"
             )

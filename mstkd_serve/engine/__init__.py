@@ -1,0 +1,6 @@
+"""In-process inference: one Protocol, one file per runtime."""
+
+from mstkd_serve.engine.onnxruntime import OnnxRuntimeEngine
+from mstkd_serve.engine.protocol import Engine
+
+__all__ = ["Engine", "OnnxRuntimeEngine"]

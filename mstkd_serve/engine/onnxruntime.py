@@ -1,0 +1,53 @@
+"""ONNX Runtime on the CPU: the reference that every other way of running a model must equal."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mstkd_serve.errors import EngineError
+
+_ERRORS_ONLY = 3
+
+
+class OnnxRuntimeEngine:
+    """An ONNX file with one input and one output in ONNX Runtime's CPU provider."""
+
+    def __init__(self, path: Path) -> None:
+        """Load `path` with as many threads as the process may use cores.
+
+        Raises:
+            EngineError: ONNX Runtime is not installed or refuses the file.
+        """
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise EngineError(
+                "ONNX Runtime is not installed: pip install 'mstkd-serve[cpu]' "
+                "(or [gpu], never both)."
+            ) from error
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.log_severity_level = _ERRORS_ONLY
+        try:
+            self._session = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # its exceptions share no public base class
+            raise EngineError(f"{path}: ONNX Runtime refuses the file ({error}).") from error
+        self.runtime = f"onnxruntime {onnxruntime.__version__}"
+        self._path = path
+        self._input = self._session.get_inputs()[0].name
+        self._outputs = [self._session.get_outputs()[0].name]
+
+    def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Run one batch; see `Engine.run`."""
+        try:
+            (output,) = self._session.run(self._outputs, {self._input: batch})
+        except Exception as error:  # its exceptions share no public base class
+            raise EngineError(
+                f"{self._path}: ONNX Runtime failed on a batch of shape {batch.shape} ({error})."
+            ) from error
+        return np.asarray(output, np.float32)
