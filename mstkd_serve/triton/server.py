@@ -1,0 +1,235 @@
+"""Start a tritonserver, wait until it is ready, and never leave a process behind."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from mstkd_serve.errors import ServerError
+from mstkd_serve.triton.locate import Installation
+from mstkd_serve.triton.log import failure_reasons
+
+LOOPBACK: Final = "127.0.0.1"
+_POLL_SECONDS = 0.1
+_DRAIN_SECONDS = 30
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports of a server; 0 chooses a free one."""
+
+    grpc: int = 8001
+    http: int = 8000
+    metrics: int = 8002
+
+    def resolved(self) -> Self:
+        """Return the ports with each 0 replaced by a free one.
+
+        Raises:
+            ServerError: A stated port is taken, or two are the same.
+        """
+        stated = [port for port in (self.grpc, self.http, self.metrics) if port]
+        if len(stated) != len(set(stated)):
+            raise ServerError(f"ports {stated}: gRPC, HTTP and metrics need one each.")
+        with contextlib.ExitStack() as held:
+            return type(self)(
+                grpc=_claim("--grpc-port", self.grpc, held),
+                http=_claim("--http-port", self.http, held),
+                metrics=_claim("--metrics-port", self.metrics, held),
+            )
+
+
+def _claim(option: str, port: int, held: contextlib.ExitStack) -> int:
+    """Bind a port for a moment, to learn that it is free."""
+    listener = held.enter_context(socket.socket())
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((LOOPBACK, port))
+    except (OSError, OverflowError) as error:
+        raise ServerError(
+            f"{option} {port}: cannot be used on {LOOPBACK} ({error}). "
+            "Stop what listens there, or give another port (0 takes a free one)."
+        ) from error
+    return int(listener.getsockname()[1])
+
+
+class TritonServer:
+    """A running tritonserver on loopback; a context manager that stops it.
+
+    The server is in a process group of its own and gets SIGTERM when this process dies, however
+    it dies. Its log goes to `log_file`, or to a temporary file that is gone afterwards.
+    """
+
+    def __init__(
+        self,
+        installation: Installation,
+        model_repository: Path,
+        ports: Ports | None = None,
+        log_file: Path | None = None,
+    ) -> None:
+        """Prepare a server; `start` or `with` starts it."""
+        self.installation = installation
+        self.model_repository = model_repository
+        self._wanted_ports = ports or Ports()
+        self._log_file = log_file
+        self._log: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self.ports = self._wanted_ports
+
+    @property
+    def url(self) -> str:
+        """The gRPC address, `host:port`."""
+        return f"{LOOPBACK}:{self.ports.grpc}"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the server, or None before the start."""
+        return self._process.pid if self._process else None
+
+    def start(self) -> None:
+        """Start the process; return at once.
+
+        Raises:
+            ServerError: The repository or the binary is missing, or a port is taken.
+        """
+        if not self.model_repository.is_dir():
+            raise ServerError(
+                f"{self.model_repository}: no such folder. Build one with 'mstkd-serve repo build'."
+            )
+        self.ports = self._wanted_ports.resolved()
+        self._log = _open_log(self._log_file)
+        command = [
+            str(self.installation.binary),
+            f"--model-repository={self.model_repository.absolute()}",
+            *self.installation.arguments,
+            "--strict-readiness=true",
+            "--disable-auto-complete-config",
+            f"--grpc-address={LOOPBACK}",
+            f"--grpc-port={self.ports.grpc}",
+            f"--http-address={LOOPBACK}",
+            f"--http-port={self.ports.http}",
+            f"--metrics-address={LOOPBACK}",
+            f"--metrics-port={self.ports.metrics}",
+            f"--exit-timeout-secs={_DRAIN_SECONDS}",
+        ]
+        try:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | dict(self.installation.environment),
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        except OSError as error:
+            raise ServerError(
+                f"{self.installation.binary}: cannot be started ({error})."
+            ) from error
+
+    def wait_ready(self, timeout: float, give_up: Callable[[], bool] = lambda: False) -> None:
+        """Wait until every model answers.
+
+        Args:
+            timeout: Seconds.
+            give_up: Asked between looks; when it answers True, this returns at once.
+
+        Raises:
+            ServerError: The server stopped (with Triton's own reason), or time ran out.
+        """
+        deadline = time.monotonic() + timeout
+        with contextlib.closing(InferenceServerClient(self.url)) as client:
+            while time.monotonic() < deadline:
+                if give_up():
+                    return
+                self.check_alive()
+                with contextlib.suppress(InferenceServerException):
+                    if client.is_server_ready(client_timeout=1.0):
+                        return
+                time.sleep(_POLL_SECONDS)
+        raise ServerError(
+            f"tritonserver was not ready within {timeout:g} s; its last words: "
+            f"{failure_reasons(self.log_text())}"
+        )
+
+    def models(self) -> list[tuple[str, str, str]]:
+        """Return name, version and state of each model in the repository."""
+        with contextlib.closing(InferenceServerClient(self.url)) as client:
+            index = client.get_model_repository_index(client_timeout=5.0)
+        return [(model.name, model.version, model.state) for model in index.models]
+
+    def check_alive(self) -> None:
+        """Raise ServerError with Triton's own reason if the process has ended."""
+        assert self._process is not None, "start() comes first"
+        status = self._process.poll()
+        if status is not None:
+            raise ServerError(
+                f"tritonserver stopped with status {status}: {failure_reasons(self.log_text())}"
+            )
+
+    def log_text(self) -> str:
+        """Return what the server has logged so far."""
+        if self._log is None:
+            return ""
+        return os.pread(self._log, os.fstat(self._log).st_size, 0).decode("utf-8", "replace")
+
+    def stop(self) -> None:
+        """Let requests in flight finish, then end the server and whatever it started."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.terminate()
+            try:
+                process.wait(_DRAIN_SECONDS + 5)
+            except subprocess.TimeoutExpired:
+                pass
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
+
+    def __enter__(self) -> Self:
+        """Start the server; the caller waits for readiness."""
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop the server."""
+        self.stop()
+
+
+def _open_log(path: Path | None) -> int:
+    """Open the log, readable by this user alone; without a path, a file that has no name."""
+    try:
+        if path is not None:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+        descriptor, name = tempfile.mkstemp(prefix="tritonserver.")
+        os.unlink(name)
+    except OSError as error:
+        raise ServerError(f"{path}: the log cannot be written ({error}).") from error
+    return descriptor
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to send the server SIGTERM when its parent ends (runs in the child)."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
