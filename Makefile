@@ -1,0 +1,63 @@
+# Everything that these targets create lives under .mstkd/, which git ignores.
+HOME_DIR := $(CURDIR)/.mstkd
+PYTHON ?= python3
+VENV := $(HOME_DIR)/venv
+BIN := $(VENV)/bin
+export MSTKD_TRITON_HOME ?= $(HOME_DIR)/triton
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+INSTALLED := $(VENV)/.installed
+SERVER := $(MSTKD_TRITON_HOME)/mstkd-triton.json
+
+.PHONY: help setup demo test test-all lint types format bench docs image clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+setup: $(INSTALLED) $(SERVER) ## Make the environments: everything installed, nothing started
+
+$(INSTALLED): pyproject.toml training/pyproject.toml clients/python/pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Python 3.11 to 3.13 is needed; $(PYTHON) is $$($(PYTHON) --version). Say: make PYTHON=python3.11 ..."; exit 2; }
+	@$(PYTHON) -m venv $(VENV)
+	@echo "Installing the three distributions and the tools (about 2 GB, a minute or more) ..."
+	@$(BIN)/pip install --quiet --constraint constraints.txt \
+	  --editable clients/python --editable '.[cpu,openvino,report,dev]' --editable training
+	@touch $@
+
+$(SERVER): $(INSTALLED)
+	@$(BIN)/mstkd-serve triton install
+	@touch $@
+
+demo: setup ## The main job: train, distil, export, serve on a real Triton, verify over gRPC
+	@$(BIN)/python examples/demo.py --out $(HOME_DIR)/demo
+
+test: setup ## The tests, minutes (a real tritonserver, real gRPC, real ONNX files)
+	@$(BIN)/pytest -m "not slow"
+
+test-all: setup ## The tests and the slow ones
+	@$(BIN)/pytest
+
+lint: $(INSTALLED) ## Style, formatting and import rules
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/lint-imports
+
+types: $(INSTALLED) ## Strict static types
+	@$(BIN)/mypy
+
+format: $(INSTALLED) ## Put the sources into the project's format
+	@$(BIN)/ruff format
+	@$(BIN)/ruff check --fix
+
+bench: setup ## Measure the served path against the same model in process
+	@$(BIN)/python examples/bench.py
+
+docs: $(INSTALLED) ## Write the command-line reference from the commands themselves
+	@$(BIN)/python docs/write_reference.py
+
+image: ## Build the container image (needs a Docker engine)
+	@command -v docker >/dev/null || { echo "make image needs Docker"; exit 2; }
+	docker build --tag mstkd-serve .
+
+clean: ## Remove everything that make created
+	rm -rf $(HOME_DIR)
