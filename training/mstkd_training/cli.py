@@ -1,0 +1,137 @@
+"""The command line of training, `mstkd-train`; the only place here that prints.
+
+Exit status: 0 done, 1 an exported file failed its proof, 2 a user's mistake, 130 interrupted.
+"""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from mstkd_serve.errors import MstkdError, ParityError
+from mstkd_serve.files import atomic_path
+from mstkd_training.export import export
+from mstkd_training.pipeline import load_test_pairs, run_pipeline
+from mstkd_training.progress import ConsoleReporter
+from mstkd_training.recipe_file import load_recipe
+
+app = typer.Typer(
+    help="Train, distil and export fair face-recognition students (MST-KD).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class _Flavor(StrEnum):
+    SERVED = "served"
+    INSIGHTFACE = "insightface"
+
+
+@app.command("pipeline")
+def pipeline_command(
+    out: Annotated[Path, typer.Option(help="Folder for the artifacts.")],
+    recipe: Annotated[str, typer.Option(help="Name of a recipe, or a YAML file.")] = "demo",
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="key=value, such as student.optimiser.epochs=20; repeatable."),
+    ] = None,
+) -> None:
+    """Run data, teachers, embeddings, adaptor, targets, student; skip what is up to date."""
+    reporter = ConsoleReporter(Console())
+    student = run_pipeline(load_recipe(recipe, override or ()), out, reporter)
+    reporter.message(
+        f"Done. Export the student: mstkd-train export {student.path} --out student.onnx"
+    )
+
+
+@app.command("export")
+def export_command(
+    artifact: Annotated[Path, typer.Argument(help="Folder of a teacher, student or adaptor.")],
+    out: Annotated[Path, typer.Option(help="The ONNX file to write.")],
+    flavor: Annotated[_Flavor, typer.Option(help="Kind of file.")] = _Flavor.SERVED,
+    flip: Annotated[bool, typer.Option("--flip", help="Embed face plus mirror image.")] = False,
+    teacher: Annotated[
+        list[Path] | None,
+        typer.Option(help="Teacher folder of an adaptor, in its order; repeatable."),
+    ] = None,
+) -> None:
+    """Write an artifact's network as ONNX; the file appears only if it equals torch."""
+    contract, agreement = export(
+        artifact,
+        out,
+        flavor="insightface" if flavor is _Flavor.INSIGHTFACE else "served",
+        flip=flip,
+        teachers=teacher or (),
+    )
+    ConsoleReporter(Console()).message(
+        f"{out}: {contract.embedding_dim}-d, contract {contract.id}, equal to torch ({agreement})"
+    )
+
+
+@app.command("testset")
+def testset_command(
+    folder: Annotated[Path, typer.Argument(help="The pipeline's --out folder.")],
+    out: Annotated[Path, typer.Option(help="The .npz file to write.")],
+) -> None:
+    """Write held-out faces and pairs of all groups.
+
+    Arrays: images uint8 (N, 112, 112, 3), identities, groups (N,), group_names (G,); first,
+    second, genuine, pair_groups (P,), where first and second index images.
+    """
+    faces, pairs = load_test_pairs(folder)
+    with atomic_path(out) as temporary, temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            images=faces.images,
+            identities=faces.identities,
+            groups=faces.groups,
+            group_names=np.array(faces.group_names),
+            first=pairs.first,
+            second=pairs.second,
+            genuine=pairs.genuine,
+            pair_groups=pairs.groups,
+        )
+    ConsoleReporter(Console()).message(
+        f"{out}: {len(faces.images)} faces, {len(pairs.genuine)} pairs"
+    )
+
+
+def main() -> int:
+    """Run the command line and return the exit status."""
+    try:
+        app(standalone_mode=False)
+    except ParityError as error:
+        return _fail(str(error), 1)
+    except MstkdError as error:
+        return _fail(str(error), 2)
+    except (typer.Abort, KeyboardInterrupt):
+        return _fail(
+            "interrupted; finished stages and epochs are kept, the same command goes on there",
+            130,
+        )
+    except typer.Exit as error:
+        return int(error.exit_code)
+    except OSError as error:
+        return _fail(f"{error.filename or 'file'}: {error.strerror or error}", 2)
+    except Exception as error:
+        usage = getattr(error, "format_message", None)  # click's UsageError, vendored or not
+        if usage is None:
+            raise
+        return _fail(str(usage()), int(getattr(error, "exit_code", 2)))
+    return 0
+
+
+def _fail(message: str, status: int) -> int:
+    Console(stderr=True).print(
+        f"mstkd-train: {message}", highlight=False, markup=False, soft_wrap=True
+    )
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""The whole method in order: data, teachers, embeddings, adaptor, targets, student."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from mstkd_serve.errors import DataError
+from mstkd_serve.files import atomic_path
+from mstkd_training.artifact import Artifact
+from mstkd_training.data.faceset import FaceSet
+from mstkd_training.data.pairs import Pairs, make_pairs
+from mstkd_training.data.rendered import render_faceset
+from mstkd_training.manifest import Kind
+from mstkd_training.progress import Reporter
+from mstkd_training.recipe import Recipe, Section
+from mstkd_training.recipe_file import load_recipe
+from mstkd_training.stages.adaptor import train_adaptor
+from mstkd_training.stages.data import make_data
+from mstkd_training.stages.embeddings import make_embeddings
+from mstkd_training.stages.run import StageRun, derive_seed
+from mstkd_training.stages.student import train_student
+from mstkd_training.stages.targets import make_targets
+from mstkd_training.stages.teacher import teacher_name, train_teacher
+
+RECIPE_FILE: Final = "recipe.yaml"
+"""The recipe of the last run, in the pipeline's folder."""
+
+
+def run_pipeline(recipe: Recipe, folder: Path, reporter: Reporter) -> Artifact:
+    """Make every artifact that is missing or stale, and say why.
+
+    Args:
+        recipe: What to do.
+        folder: Where the artifacts go; created if missing.
+        reporter: Where messages and progress go.
+
+    Returns:
+        The student.
+
+    Raises:
+        DataError: An artifact cannot be used, or something else is in its place.
+        RecipeError: Training diverged.
+    """
+    with atomic_path(folder / RECIPE_FILE) as temporary:
+        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+        temporary.write_text(text, encoding="utf-8")
+
+    def stage(
+        kind: Kind,
+        name: str,
+        section: Section,
+        inputs: tuple[Artifact, ...],
+        make: Callable[[StageRun], Artifact],
+    ) -> Artifact:
+        run = StageRun(
+            kind, name, folder, section, inputs, recipe.seed, recipe.preprocessing, reporter
+        )
+        reason = run.why_stale()
+        if reason is None:
+            reporter.message(f"{name}: up to date")
+            return Artifact.open(run.target, kind)
+        reporter.message(f"{name}: runs ({reason})")
+        return make(run)
+
+    data = stage("data", "data", recipe.data, (), lambda run: make_data(run, recipe.data))
+    teachers = tuple(
+        stage(
+            "teacher",
+            teacher_name(group),
+            recipe.teacher,
+            (data,),
+            lambda run, group=group: train_teacher(  # type: ignore[misc]
+                run, data, recipe.teacher, group
+            ),
+        )
+        for group in recipe.data.groups
+    )
+    embeddings = stage(
+        "embeddings",
+        "embeddings",
+        recipe.embeddings,
+        (data, *teachers),
+        lambda run: make_embeddings(run, data, teachers, recipe.embeddings),
+    )
+    adaptor = stage(
+        "adaptor",
+        "adaptor",
+        recipe.adaptor,
+        (data, embeddings),
+        lambda run: train_adaptor(run, data, embeddings, recipe.adaptor),
+    )
+    targets = stage(
+        "targets",
+        "targets",
+        recipe.targets,
+        (embeddings, adaptor),
+        lambda run: make_targets(run, embeddings, adaptor, recipe.targets),
+    )
+    return stage(
+        "student",
+        "student",
+        recipe.student,
+        (data, targets),
+        lambda run: train_student(run, data, targets, recipe.student),
+    )
+
+
+def load_test_pairs(folder: Path) -> tuple[FaceSet, Pairs]:
+    """Render held-out identities of all groups, and pairs within each group.
+
+    Deterministic: the recipe in `folder` decides. Its training identities come from another
+    seed, so that none of these was ever seen in training.
+
+    Args:
+        folder: A folder that `run_pipeline` wrote.
+
+    Raises:
+        DataError: The folder holds no recipe.
+    """
+    path = folder / RECIPE_FILE
+    if not path.is_file():
+        raise DataError(
+            f"{folder}: no {RECIPE_FILE}, so no pipeline ran here. "
+            "Run mstkd-train pipeline first, or give its --out folder."
+        )
+    recipe = load_recipe(str(path))
+    seed = derive_seed(recipe.seed, "test")
+    faces = render_faceset(
+        group_names=recipe.data.groups,
+        identities_per_group=recipe.test.identities_per_group,
+        images_per_identity=recipe.test.images_per_identity,
+        seed=seed,
+        nuisance_strength=recipe.data.nuisance_strength,
+    )
+    pairs = make_pairs(
+        faces,
+        genuine_per_group=recipe.test.genuine_per_group,
+        impostor_per_group=recipe.test.impostor_per_group,
+        seed=seed,
+    )
+    return faces, pairs

@@ -1,0 +1,1 @@
+"""Stages: each reads artifacts and leaves one."""

@@ -1,0 +1,105 @@
+"""Adaptor stage: from the teachers' concatenated embeddings into one common space."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mstkd_serve.errors import DataError
+from mstkd_training.adaptors import build_adaptor
+from mstkd_training.artifact import Artifact, weights_digest, writing_artifact
+from mstkd_training.heads import ElasticArcFace
+from mstkd_training.recipe import AdaptorSection
+from mstkd_training.stages.data import read_faces
+from mstkd_training.stages.run import StageRun
+from mstkd_training.trainer import StepResult, fit
+
+
+def train_adaptor(
+    run: StageRun, data: Artifact, embeddings: Artifact, section: AdaptorSection
+) -> Artifact:
+    """Train the adaptor with ElasticArcFace over all identities of all groups.
+
+    Both views of a face are training samples; which one is used is drawn anew in every epoch.
+
+    Args:
+        run: The stage's name, seed and place.
+        data: A data artifact, for the identities.
+        embeddings: An embeddings artifact made from it.
+        section: Architecture, head and optimiser.
+
+    Returns:
+        An adaptor artifact. Its manifest holds the order of the teachers, and the name of the
+        common space, a hash of the weights.
+
+    Raises:
+        DataError: The embeddings were made from other data.
+    """
+    if embeddings.manifest.inputs.get(data.manifest.name) != data.manifest.id:
+        raise DataError(f"{embeddings.path}: made from other data than {data.path}.")
+    labels = torch.from_numpy(read_faces(data).class_labels())
+    vectors = embeddings.array("embeddings")
+    in_dim = vectors.shape[2] * vectors.shape[3]
+    with torch.random.fork_rng():
+        torch.manual_seed(run.seed)
+        adaptor = build_adaptor(section.name, in_dim, section.embedding_dim)
+        head = ElasticArcFace(
+            section.embedding_dim, int(labels.max()) + 1, **section.head.model_dump()
+        )
+
+    def step(indices: Tensor, flipped: Tensor) -> StepResult:
+        chosen = vectors[indices.numpy(), flipped.numpy().astype(np.int64)]
+        joined = torch.from_numpy(chosen.reshape(len(indices), in_dim)).float()
+        logits = head(adaptor(joined), labels[indices])
+        correct = logits.argmax(1) == labels[indices]
+        return StepResult(
+            functional.cross_entropy(logits, labels[indices]),
+            {"accuracy": correct.float().mean()},
+        )
+
+    metrics = fit(
+        run.name,
+        nn.ModuleDict({"adaptor": adaptor, "head": head}),
+        step,
+        samples=len(labels),
+        section=section.optimiser,
+        seed=run.seed,
+        checkpoint=run.checkpoint,
+        reporter=run.reporter,
+    )
+    state = adaptor.state_dict()
+    with writing_artifact(run.target) as draft:
+        draft.save_weights(state)
+        draft.finish(
+            **run.manifest(),
+            metrics=metrics,
+            groups=data.manifest.groups,
+            preprocessing=run.preprocessing,
+            backbone=section.name,
+            embedding_dim=section.embedding_dim,
+            teachers=embeddings.manifest.teachers,
+            embedding_space=f"adaptor-{weights_digest(state)}",
+        )
+    run.checkpoint.remove()
+    return Artifact.open(run.target, "adaptor")
+
+
+def load_adaptor(artifact: Artifact) -> nn.Module:
+    """Return the adaptor of an adaptor artifact, in evaluation mode.
+
+    Raises:
+        DataError: The artifact holds no adaptor, or weights of another one.
+    """
+    manifest = artifact.manifest
+    if manifest.kind != "adaptor" or not (manifest.backbone and manifest.embedding_dim):
+        raise DataError(f"{artifact.path}: a {manifest.kind} artifact holds no adaptor.")
+    in_dim = sum(teacher.embedding_dim for teacher in manifest.teachers)
+    adaptor = build_adaptor(manifest.backbone, in_dim, manifest.embedding_dim)
+    try:
+        adaptor.load_state_dict(artifact.weights())
+    except RuntimeError as error:
+        raise DataError(
+            f"{artifact.path}: its weights do not fit an adaptor from {in_dim} to "
+            f"{manifest.embedding_dim} dimensions. Train it again."
+        ) from error
+    return adaptor.eval()

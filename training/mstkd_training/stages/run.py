@@ -1,0 +1,127 @@
+"""What every stage is given: its name, inputs, recipe section, seed and place."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mstkd_serve.contract import Preprocessing
+from mstkd_serve.errors import DataError
+from mstkd_training.artifact import Artifact
+from mstkd_training.checkpoint import Checkpoint
+from mstkd_training.manifest import Kind, Manifest, digest_of
+from mstkd_training.progress import Reporter
+from mstkd_training.recipe import Section
+
+_REVISION = 1
+"""Raised when a stage's code changes what it makes, so that old artifacts count as stale."""
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """One run of one stage.
+
+    Attributes:
+        kind: Kind of the artifact that it leaves.
+        name: Name of that artifact.
+        folder: The pipeline's folder; the artifact goes to `folder / name`.
+        section: The stage's section of the recipe.
+        inputs: The artifacts that it reads, in their order.
+        recipe_seed: The recipe's seed.
+        preprocessing: How networks see faces.
+        reporter: Where messages and progress go.
+    """
+
+    kind: Kind
+    name: str
+    folder: Path
+    section: Section
+    inputs: tuple[Artifact, ...]
+    recipe_seed: int
+    preprocessing: Preprocessing
+    reporter: Reporter
+
+    @property
+    def target(self) -> Path:
+        """The artifact's folder."""
+        return self.folder / self.name
+
+    @property
+    def seed(self) -> int:
+        """The stage's own seed, 0 to 2**31 - 1, derived from the recipe's seed and the name."""
+        return derive_seed(self.recipe_seed, self.name)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides what the stage makes."""
+        return digest_of(
+            {
+                "revision": _REVISION,
+                "kind": self.kind,
+                "name": self.name,
+                "section": self.section.model_dump(mode="json"),
+                "inputs": [artifact.manifest.id for artifact in self.inputs],
+                "seed": self.seed,
+                "preprocessing": self.preprocessing.model_dump(mode="json"),
+            }
+        )
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where a stage that trains keeps its state until its artifact is written."""
+        return Checkpoint(self.folder / f".{self.name}.checkpoint.pt", self.fingerprint)
+
+    def manifest(self) -> dict[str, Any]:
+        """Return the manifest's fields that do not depend on what the stage computes."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "inputs": {entry.manifest.name: entry.manifest.id for entry in self.inputs},
+            "recipe": self.section.model_dump(mode="json"),
+            "seed": self.seed,
+        }
+
+    def why_stale(self) -> str | None:
+        """Say why the stage has to run; None where its artifact is there and up to date."""
+        if not self.target.exists():
+            return "no artifact yet"
+        try:
+            manifest = Artifact.open(self.target, self.kind).manifest
+        except DataError as error:
+            return f"its artifact cannot be used: {error}"
+        if manifest.fingerprint == self.fingerprint:
+            return None
+        return self._difference(manifest)
+
+    def _difference(self, old: Manifest) -> str:
+        for artifact in self.inputs:
+            name = artifact.manifest.name
+            if old.inputs.get(name) != artifact.manifest.id:
+                return f"its input {name} is new"
+        before = _flat(old.recipe)
+        now = _flat(self.section.model_dump(mode="json"))
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                return f"recipe changed: {key} {before.get(key)} -> {now.get(key)}"
+        if old.seed != self.seed:
+            return "recipe changed: seed"
+        return "its inputs' order, the preprocessing or the stage's code changed"
+
+
+def derive_seed(recipe_seed: int, purpose: str) -> int:
+    """Return a seed for one purpose, 0 to 2**31 - 1; different purposes get unrelated ones."""
+    digest = hashlib.sha256(f"{recipe_seed}:{purpose}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") >> 1
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
