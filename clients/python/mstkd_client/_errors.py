@@ -1,0 +1,52 @@
+"""The errors of the client: whatever goes wrong is one of these.
+
+Each text names the input, model or server that was at fault and the remedy. None of them ever
+holds pixels or embeddings, so they may be logged.
+
+    MstkdClientError
+    ├── InvalidFace         an input is not one aligned 112x112 RGB face (also a ValueError)
+    ├── ServerUnavailable   no Triton answers at this URL
+    ├── ModelNotReady       Triton answers, but the model is unknown or not loaded
+    ├── DeadlineExceeded    the answer did not come within the timeout
+    ├── Overloaded          the server's queue is full; the request may be sent again later
+    ├── ContractMismatch    the model is not an MSTKD model, or two embeddings are not comparable
+    ├── Unauthenticated     the server or the proxy before it refused the credentials
+    └── ServerFault         anything else, in Triton's own words
+"""
+# ruff: noqa: N818 - the names say what happened; the base alone carries the suffix
+
+
+class MstkdClientError(Exception):
+    """Base of all errors of the client. Raised itself only by a client that was closed."""
+
+
+class InvalidFace(MstkdClientError, ValueError):
+    """An input is not one aligned 112x112 RGB face, or embeddings cannot be paired."""
+
+
+class ServerUnavailable(MstkdClientError):
+    """No Triton answers at this URL."""
+
+
+class ModelNotReady(MstkdClientError):
+    """The server answers, but does not serve the model: unknown, not loaded, or still loading."""
+
+
+class DeadlineExceeded(MstkdClientError):
+    """A server that had answered before did not answer within the timeout."""
+
+
+class Overloaded(MstkdClientError):
+    """The server's queue is full. The same request may succeed later."""
+
+
+class ContractMismatch(MstkdClientError):
+    """The model is not one this client can use, or embeddings of two models were compared."""
+
+
+class Unauthenticated(MstkdClientError):
+    """The server, or a proxy before it, refused the credentials or the permission."""
+
+
+class ServerFault(MstkdClientError):
+    """The server failed in a way that has no type of its own; the text is Triton's."""
