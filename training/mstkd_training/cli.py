@@ -26,6 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_INTERRUPTED = 130
+
 
 class _Flavor(StrEnum):
     SERVED = "served"
@@ -104,18 +106,13 @@ def testset_command(
 def main() -> int:
     """Run the command line and return the exit status."""
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except ParityError as error:
         return _fail(str(error), 1)
     except MstkdError as error:
         return _fail(str(error), 2)
     except (typer.Abort, KeyboardInterrupt):
-        return _fail(
-            "interrupted; finished stages and epochs are kept, the same command goes on there",
-            130,
-        )
-    except typer.Exit as error:
-        return int(error.exit_code)
+        status = _INTERRUPTED
     except OSError as error:
         return _fail(f"{error.filename or 'file'}: {error.strerror or error}", 2)
     except Exception as error:
@@ -123,7 +120,12 @@ def main() -> int:
         if usage is None:
             raise
         return _fail(str(usage()), int(getattr(error, "exit_code", 2)))
-    return 0
+    if status == _INTERRUPTED:  # typer turns Ctrl-C into this exit status
+        return _fail(
+            "interrupted. Finished stages and epochs are kept: give the same command to go on.",
+            _INTERRUPTED,
+        )
+    return status if isinstance(status, int) else 0
 
 
 def _fail(message: str, status: int) -> int:

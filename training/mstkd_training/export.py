@@ -192,4 +192,4 @@ def _proof_faces() -> NDArray[np.uint8]:
         images_per_identity=1,
         seed=_PROOF_SEED,
     )
-    return faces.images
+    return np.asarray(faces.images, np.uint8)

@@ -1,0 +1,165 @@
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mstkd_training.artifact import Artifact
+from mstkd_training.pipeline import load_test_pairs, run_pipeline
+from mstkd_training.progress import Bar, SilentReporter
+from mstkd_training.recipe import Recipe
+from mstkd_training.recipe_file import load_recipe
+from mstkd_training.stages.data import read_faces
+
+Weights = Callable[[Path], dict[str, torch.Tensor]]
+
+
+class Recorder(SilentReporter):
+    """Keeps the messages."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
+
+    @property
+    def ran(self) -> list[str]:
+        return [line.split(":")[0] for line in self.lines if ": runs (" in line]
+
+
+def test_every_stage_leaves_its_artifact(finished_run: Path, smoke: Recipe) -> None:
+    names = [
+        "data",
+        "teacher_asian",
+        "teacher_african",
+        "embeddings",
+        "adaptor",
+        "targets",
+        "student",
+    ]
+    for name in names:
+        manifest = Artifact.open(finished_run / name).manifest
+        assert manifest.name == name
+    assert sorted(entry.name for entry in finished_run.iterdir()) == sorted([*names, "recipe.yaml"])
+    student = Artifact.open(finished_run / "student", "student").manifest
+    adaptor = Artifact.open(finished_run / "adaptor", "adaptor").manifest
+    assert student.embedding_space == adaptor.embedding_space
+    assert student.metrics.keys() == {"loss", "1-cos"}
+    spaces = {Artifact.open(finished_run / n).manifest.embedding_space for n in names[1:3]}
+    assert len(spaces | {adaptor.embedding_space}) == 3
+
+
+def test_nothing_runs_twice(run_copy: Path, smoke: Recipe) -> None:
+    recorder = Recorder()
+    run_pipeline(smoke, run_copy, recorder)
+    assert recorder.ran == []
+    assert len(recorder.lines) == 7
+
+
+def test_a_changed_section_reruns_its_stage_and_what_follows(run_copy: Path) -> None:
+    recorder = Recorder()
+    run_pipeline(load_recipe("smoke", ["adaptor.optimiser.epochs=4"]), run_copy, recorder)
+    assert recorder.ran == ["adaptor", "targets", "student"]
+    assert "adaptor: runs (recipe changed: optimiser.epochs 3 -> 4)" in recorder.lines
+    assert "student: runs (its input targets is new)" in recorder.lines
+
+
+def test_a_damaged_artifact_is_made_again(
+    run_copy: Path, smoke: Recipe, weights_of: Weights
+) -> None:
+    wanted = weights_of(run_copy / "student")
+    (run_copy / "student" / "weights.pt").write_bytes(b"")
+    recorder = Recorder()
+    run_pipeline(smoke, run_copy, recorder)
+    assert recorder.ran == ["student"]
+    assert "damaged or edited" in "".join(recorder.lines)
+    _assert_equal(weights_of(run_copy / "student"), wanted)
+
+
+def test_eaf_kd_adds_the_margin_loss(run_copy: Path) -> None:
+    head = "student.head={scale: 16.0, margin_mean: 0.1, margin_std: 0.01}"
+    run_pipeline(load_recipe("smoke", ["student.loss=eaf-kd", head]), run_copy, SilentReporter())
+    metrics = Artifact.open(run_copy / "student").manifest.metrics
+    assert metrics.keys() == {"loss", "1-cos", "distillation", "margin"}
+    assert abs(metrics["loss"] - metrics["distillation"] - metrics["margin"]) < 1e-3
+
+
+def test_a_run_killed_in_the_middle_ends_with_the_same_weights(
+    finished_run: Path, tmp_path: Path, smoke: Recipe, weights_of: Weights
+) -> None:
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "mstkd_training.cli", "pipeline", "--recipe", "smoke"]
+    process = subprocess.Popen(
+        [*command, "--out", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        checkpoint = folder / ".teacher_african.checkpoint.pt"
+        deadline = time.monotonic() + 60
+        while not checkpoint.exists() and process.poll() is None:
+            assert time.monotonic() < deadline, "no checkpoint within a minute"
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (folder / "student").exists(), "the kill came too late to test anything"
+    recorder = Recorder()
+    run_pipeline(smoke, folder, recorder)
+    assert "data: up to date" in recorder.lines
+    assert "teacher_asian: up to date" in recorder.lines
+    for name in ("teacher_african", "adaptor", "student"):
+        _assert_equal(weights_of(folder / name), weights_of(finished_run / name))
+    assert not list(folder.glob(".*")), "leftovers"
+
+
+def test_an_interrupted_stage_goes_on_where_it_was(
+    run_copy: Path, smoke: Recipe, weights_of: Weights
+) -> None:
+    wanted = weights_of(run_copy / "student")
+    (run_copy / "student" / "manifest.json").write_text("{}")
+
+    class Interrupting(Recorder):
+        def bar(self, title: str, total: int, done: int = 0) -> AbstractContextManager[Bar]:
+            class _Bar:
+                seen = 0
+
+                def advance(self, faces: int, shown: object = None) -> None:
+                    self.seen += faces
+                    if self.seen > total * 0.8:
+                        raise KeyboardInterrupt
+
+            return nullcontext(_Bar())
+
+    interrupted = False
+    try:
+        run_pipeline(smoke, run_copy, Interrupting())
+    except KeyboardInterrupt:
+        interrupted = True
+    assert interrupted
+    recorder = Recorder()
+    run_pipeline(smoke, run_copy, recorder)
+    assert "student: goes on after epoch 2 of 3" in recorder.lines
+    _assert_equal(weights_of(run_copy / "student"), wanted)
+
+
+def test_test_pairs_are_deterministic_and_of_unseen_faces(finished_run: Path) -> None:
+    faces, pairs = load_test_pairs(finished_run)
+    again, pairs_again = load_test_pairs(finished_run)
+    np.testing.assert_array_equal(faces.images, again.images)
+    np.testing.assert_array_equal(pairs.first, pairs_again.first)
+    assert faces.group_names == ("Asian", "African")
+    same = faces.identities[pairs.first] == faces.identities[pairs.second]
+    np.testing.assert_array_equal(same, pairs.genuine)
+    seen = {image.tobytes() for image in read_faces(Artifact.open(finished_run / "data")).images}
+    assert not seen & {image.tobytes() for image in faces.images}
+
+
+def _assert_equal(actual: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
+    assert actual.keys() == wanted.keys()
+    for key, value in wanted.items():
+        assert torch.equal(actual[key], value), key
