@@ -136,7 +136,7 @@ def _shape_remedy(shape: tuple[int, ...]) -> str:
         return "It is grey: the model needs the three colour channels of the photo"
     if shape[-3:] == (3, _SIDE, _SIDE):
         return "Its channels come first: transpose to (..., 112, 112, 3)"
-    if shape[-3:-1] == (_SIDE, _SIDE):
+    if len(shape) in (3, 4) and shape[-3:-1] == (_SIDE, _SIDE):
         return f"It has {shape[-1]} channels: give the 3 channels R, G, B"
     if len(shape) in (3, 4) and shape[-1] == 3:
         return _ALIGN

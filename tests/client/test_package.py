@@ -1,0 +1,103 @@
+"""The package as others get it: its names, and a wheel that stands alone."""
+
+import json
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import mstkd_client
+
+SOURCE = Path(__file__).parents[2] / "clients" / "python"
+EXPORTED = [
+    "ContractMismatch",
+    "DeadlineExceeded",
+    "Embeddings",
+    "FaceClient",
+    "Faces",
+    "Health",
+    "InvalidFace",
+    "ModelInfo",
+    "ModelNotReady",
+    "MstkdClientError",
+    "OneFace",
+    "Overloaded",
+    "ServerFault",
+    "ServerUnavailable",
+    "Unauthenticated",
+    "Verification",
+    "__version__",
+    "similarity",
+]
+
+
+def test_the_exported_names_are_these():
+    assert sorted(mstkd_client.__all__) == EXPORTED
+    public = {name for name in vars(mstkd_client) if not name.startswith("_")}
+    assert public - set(EXPORTED) <= {"cli"}  # a submodule, once something imported it
+
+
+def test_no_file_grows_beyond_250_lines():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in SOURCE.rglob("*.py")}
+    assert lengths
+    assert {name: length for name, length in lengths.items() if length > 250} == {}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A fresh environment's python with the client's wheel and what it depends on."""
+    folder = tmp_path_factory.mktemp("client")
+
+    def run(*command):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+    run(*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(SOURCE))
+    (wheel,) = folder.glob("mstkd_client-*.whl")
+    run(sys.executable, "-m", "venv", "--without-pip", str(folder / "venv"))
+    python = folder / "venv" / "bin" / "python"
+    run(*pip, "--python", str(python), "install", str(wheel))
+    return python
+
+
+def output(*command):
+    return subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        cwd="/",
+    ).stdout
+
+
+def test_the_wheel_stands_alone(installed):
+    script = """
+import importlib.metadata, importlib.util, json, sys
+import mstkd_client
+names = ["torch", "onnxruntime", "openvino", "onnx", "mstkd_serve", "mstkd_training"]
+print(json.dumps({
+    "file": mstkd_client.__file__,
+    "version": mstkd_client.__version__,
+    "exported": sorted(mstkd_client.__all__),
+    "importable": [name for name in names if importlib.util.find_spec(name)],
+    "imported": [name for name in names if name in sys.modules],
+    "installed": sorted(d.name.lower() for d in importlib.metadata.distributions()),
+}))
+"""
+    found = json.loads(output(installed, "-I", "-W", "error", "-c", script))
+    assert Path(found["file"]).is_relative_to(installed.parents[1])
+    assert found["version"] == mstkd_client.__version__ == metadata.version("mstkd-client")
+    assert found["exported"] == EXPORTED
+    assert found["importable"] == found["imported"] == []
+    assert {"mstkd-client", "numpy", "pillow", "tritonclient", "grpcio"} <= set(found["installed"])
+
+
+def test_the_wheel_brings_types_and_the_command(installed):
+    script = "import mstkd_client, pathlib; print(pathlib.Path(mstkd_client.__file__).parent)"
+    package = Path(output(installed, "-I", "-c", script).strip())
+    assert (package / "py.typed").is_file()
+    assert "embed" in output(installed.parent / "mstkd-client", "--help")
