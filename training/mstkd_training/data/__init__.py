@@ -1,0 +1,1 @@
+"""Training data: rendered faces, face sets and verification pairs."""
