@@ -176,6 +176,9 @@ def test_embeddings_convert_to_numpy_and_show_no_vector(client, faces):
     assert len(embeddings) == 3
     assert np.asarray(embeddings).dtype == np.float32
     assert np.asarray(embeddings, dtype=np.float64).dtype == np.float64
+    assert np.shares_memory(np.asarray(embeddings), embeddings.vectors)
+    with pytest.raises(ValueError, match="needs a copy"):
+        embeddings.__array__(np.float64, copy=False)
     copy = np.array(embeddings)
     copy[0, 0] = 9
     assert embeddings.vectors[0, 0] != 9

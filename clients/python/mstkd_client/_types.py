@@ -89,7 +89,11 @@ class Embeddings:
         return len(self.vectors)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.array(self.vectors, dtype=dtype, copy=copy)
+        # numpy 1.26 has no copy=None, so the three cases are spelled out.
+        array = self.vectors if dtype is None else self.vectors.astype(dtype, copy=False)
+        if copy is False and array is not self.vectors:
+            raise ValueError(f"embeddings are float32; {array.dtype} needs a copy")
+        return array.copy() if copy and array is self.vectors else array
 
     def __repr__(self) -> str:
         return (
