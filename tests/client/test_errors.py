@@ -90,7 +90,7 @@ def test_a_dead_port_fails_fast_and_says_how_to_start_a_server(faces):
     with FaceClient(url) as client:
         for call in (client.health, client.info, lambda: client.embed(faces[0])):
             start = time.monotonic()
-            with pytest.raises(ServerUnavailable, match=rf"{url}.*mstkd-serve"):
+            with pytest.raises(ServerUnavailable, match=rf"{url}.*mstkd-serve up"):
                 call()
             assert time.monotonic() - start < 5
 

@@ -7,6 +7,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from mstkd_client import InvalidFace
@@ -219,3 +221,23 @@ def test_errors_hold_no_pixels():
     with pytest.raises(InvalidFace) as caught:
         read(wrong)
     assert "201" not in str(caught.value)
+
+
+WHOLE = [encoded(ONE_FRAME, kind) for kind in ("PNG", "JPEG", "WEBP", "BMP")]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    whole=st.sampled_from(WHOLE),
+    changes=st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=8),
+    kept=st.floats(0, 1),
+)
+def test_hostile_bytes_are_a_face_or_an_invalid_face(whole, changes, kept):
+    data = bytearray(whole)
+    for position, value in changes:
+        data[position % len(data)] = value
+    try:
+        pixels = read(bytes(data[: int(kept * len(data))]))
+    except InvalidFace:
+        return
+    assert (pixels.shape, pixels.dtype) == ((1, 112, 112, 3), np.uint8)

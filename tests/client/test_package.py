@@ -1,12 +1,14 @@
 """The package as others get it: its names, and a wheel that stands alone."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import mstkd_client
 
@@ -101,3 +103,16 @@ def test_the_wheel_brings_types_and_the_command(installed):
     package = Path(output(installed, "-I", "-c", script).strip())
     assert (package / "py.typed").is_file()
     assert "embed" in output(installed.parent / "mstkd-client", "--help")
+
+
+def test_the_readmes_example_runs(triton, faces, tmp_path, monkeypatch, capsys):
+    (example,) = re.findall(r"```python\n(.*?)```", (SOURCE / "README.md").read_text(), re.S)
+    assert example.count("localhost:8001") == 1
+    monkeypatch.chdir(tmp_path)
+    for name, face in zip(("anna_1", "anna_2", "ben_1", "ben_2"), faces, strict=False):
+        Image.fromarray(face).save(f"{name}.png")
+    exec(example.replace("localhost:8001", triton.url), {})
+    score, scores = capsys.readouterr().out.split("\n", 1)
+    anna, ben = scores.strip("[]\n").split()
+    assert float(score) == pytest.approx(float(anna), abs=1e-4)
+    assert -1 <= float(ben) <= 1

@@ -130,7 +130,7 @@ class BaseClient:
         if kind is ServerUnavailable:
             return kind(
                 f"no Triton server answers at {self.url}{detail}. Give the host:port of its gRPC "
-                "endpoint, or start one with `mstkd-serve serve`."
+                "endpoint, or start one with `mstkd-serve up --model-repo FOLDER`."
             )
         if kind is ModelNotReady:
             return kind(self._not_ready(message, models))
