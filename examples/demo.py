@@ -1,0 +1,126 @@
+"""The main job from end to end: train, distil, export, serve on a real Triton, verify over gRPC.
+
+`make demo` runs it. The commands it prints are the ones to type for a job of one's own. Run again
+after an interruption, it goes on where it was.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from mstkd_client import FaceClient, MstkdClientError
+from mstkd_serve.errors import MstkdError
+from mstkd_serve.triton import Ports, TritonServer, locate
+from mstkd_training.pipeline import load_test_pairs
+from verification import ModelResult, draw_scores, verify_model
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def command(*words: object) -> None:
+    """Print a command of ours and run it; stop where it fails."""
+    texts = [str(word) for word in words]
+    console.print(f"\n[bold]$ {' '.join(texts)}[/]")
+    program = Path(sys.executable).parent / texts[0]
+    status = subprocess.run([str(program), *texts[1:]], check=False).returncode
+    if status != 0:
+        sys.exit(status)
+
+
+def export_all(training: Path, models: Path) -> dict[str, Path]:
+    """Export the four teachers, the teacher-projection path and the student to ONNX."""
+    teachers = sorted(path.name for path in training.glob("teacher_*") if path.is_dir())
+    artifacts = {name: name for name in teachers} | {"ensemble": "adaptor", "student": "student"}
+    for name, artifact in artifacts.items():
+        command("mstkd-train", "export", training / artifact, "--out", models / f"{name}.onnx")
+    return {name: models / f"{name}.onnx" for name in artifacts}
+
+
+def evaluate(repository: Path, training: Path, picture: Path) -> None:
+    """Serve the repository and verify held-out identities with each of its models."""
+    faces, pairs = load_test_pairs(training)
+    names = sorted((path.name for path in repository.iterdir()), key=_order)
+    groups = [faces.group_names[index] for index in pairs.groups]
+    console.print(f"\n[bold]$ mstkd-serve up --model-repo {repository}[/]")
+    started = time.perf_counter()
+    with TritonServer(locate(), repository, Ports(0, 0, 0)) as server:
+        server.wait_ready(120)
+        console.print(f"Ready after {time.perf_counter() - started:.1f} s on {server.url}.")
+        results = []
+        for name in names:
+            with FaceClient(server.url, model_name=name) as client:
+                begun = time.perf_counter()
+                embeddings = client.embed(faces.images)
+                seconds = time.perf_counter() - begun
+                results.append(
+                    verify_model(
+                        name, embeddings.vectors, pairs, groups, len(faces.images) / seconds
+                    )
+                )
+    console.print(_table(results, faces.group_names))
+    console.print(
+        f"{len(faces.images)} faces of {faces.identity_count} identities that no model was "
+        f"trained on, {len(pairs.genuine)} pairs; one global threshold a model, chosen on these "
+        "pairs. STD: of the four accuracies, ddof 0. SER: largest error over smallest."
+    )
+    draw_scores(results[-1], groups, pairs.genuine, picture)
+    console.print(f"Score distributions of the student: {picture}")
+
+
+def _order(name: str) -> tuple[int, str]:
+    """Sort teachers first, then their projection, then the student."""
+    return {"ensemble": 1, "student": 2}.get(name, 0), name
+
+
+def _table(results: list[ModelResult], group_names: tuple[str, ...]) -> Table:
+    columns = ["model", *group_names, "mean", "STD", "SER", "threshold", "faces/s"]
+    table = Table(*columns, title="Verification accuracy over gRPC, percent")
+    for result in results:
+        own = result.accuracy
+        cells = [f"{own.accuracy[group]:.1f}" for group in group_names]
+        spread = [f"{own.mean:.1f}", f"{own.std:.2f}", f"{own.ser:.2f}"]
+        threshold = next(iter(own.threshold.values()))
+        table.add_row(
+            result.name, *cells, *spread, f"{threshold:.3f}", f"{result.faces_per_second:.0f}"
+        )
+    return table
+
+
+def main() -> int:
+    """Run the demo; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder for everything it leaves")
+    parser.add_argument("--recipe", default="demo", help="a recipe's name or YAML file")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
+    started = time.perf_counter()
+    try:
+        training, repository = out / "training", out / "model_repository"
+        command("mstkd-train", "pipeline", "--recipe", arguments.recipe, "--out", training)
+        models = export_all(training, out / "models")
+        further = [f"--model={name}={path}" for name, path in models.items() if name != "student"]
+        command(
+            *("mstkd-serve", "repo", "build", "--student", models["student"], *further),
+            *("--target", "python", "--replace", "--out", repository),
+        )
+        evaluate(repository, training, out / "scores.png")
+    except (MstkdError, MstkdClientError) as error:
+        Console(stderr=True).print(f"error: {error}", markup=False)
+        return 2
+    except KeyboardInterrupt:
+        Console(stderr=True).print("Interrupted. The same command goes on from here.")
+        return 130
+    console.print(
+        f"All of it took {time.perf_counter() - started:.0f} s. Serve it yourself: "
+        f"mstkd-serve up --model-repo {repository}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
