@@ -20,13 +20,16 @@ def make_data(run: StageRun, section: DataSection) -> Artifact:
         run: The stage's name, seed and place.
         section: Groups and counts.
     """
-    faces = render_faceset(
-        group_names=section.groups,
-        identities_per_group=section.identities_per_group,
-        images_per_identity=section.images_per_identity,
-        seed=run.seed,
-        nuisance_strength=section.nuisance_strength,
-    )
+    total = len(section.groups) * section.identities_per_group * section.images_per_identity
+    with run.reporter.bar(run.name, total) as bar:
+        faces = render_faceset(
+            group_names=section.groups,
+            identities_per_group=section.identities_per_group,
+            images_per_identity=section.images_per_identity,
+            seed=run.seed,
+            nuisance_strength=section.nuisance_strength,
+            progress=bar.advance,
+        )
     with writing_artifact(run.target) as draft:
         draft.save_array("images", faces.images)
         draft.save_array("identities", faces.identities)
