@@ -30,6 +30,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
             "mstkd.contract_id": CONTRACT_ID,
         }
         self.input = ("faces", "UINT8", [-1, 112, 112, 3])
+        self.more_inputs: list[str] = []
         self.output = ("embedding", "FP32", [-1, DIM])
         self.models = {"student": "", "broken": "Internal: no weights\nAt: model.py(1)"}
         self.live = True
@@ -85,7 +86,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         return service_pb2.ModelMetadataResponse(
             name=request.name,
             versions=[self.version],
-            inputs=described[:1],
+            inputs=described[:1] + [tensor(name=name) for name in self.more_inputs],
             outputs=described[1:],
         )
 

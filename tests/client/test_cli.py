@@ -55,7 +55,10 @@ def test_embed_overwrites_only_by_force(at, files, tmp_path, capsys):
     assert "--force" in refused(capsys, "embed", files[0], "--out", out)
     assert out.read_text() == "precious"
     assert at.calls == []
+    old = tmp_path / "old.npz"
+    old.hardlink_to(out)
     assert main(["embed", files[0], "--out", str(out), "--force"]) == 0
+    assert old.read_text() == "precious", "written in place, so a reader could see a half"
     assert np.load(out)["vectors"].shape == (1, 4)
 
 

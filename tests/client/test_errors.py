@@ -127,7 +127,7 @@ def test_the_client_finds_the_server_again(client, triton, faces):
 def test_a_client_closed_by_another_thread_says_so(client, triton, faces):
     client.info()
     triton.before_answer = client.close
-    with pytest.raises(MstkdClientError, match="closed"):
+    with pytest.raises(MstkdClientError, match="this client is closed"):
         client.embed(faces[0])
 
 
@@ -171,6 +171,7 @@ def with_tensor(side, *tensor):
         (with_tensor("input", "faces", "FP32", [-1, 112, 112, 3]), "takes faces FP32"),
         (with_tensor("input", "faces", "UINT8", [-1, 3, 112, 112]), r"\[-1, 3, 112, 112\]"),
         (with_tensor("input", "faces", "UINT8", [4, 112, 112, 3]), r"\[4, 112, 112, 3\]"),
+        (lambda triton: triton.more_inputs.append("points"), "takes faces .* and 1 more"),
         (with_tensor("output", "logits", "FP32", [-1, 4]), "gives logits FP32"),
         (with_tensor("output", "embedding", "FP16", [-1, 4]), "gives embedding FP16"),
         (with_tensor("output", "embedding", "FP32", [-1, 4, 1]), r"\[-1, 4, 1\]"),

@@ -117,4 +117,5 @@ def _embedding_dim(metadata: Any, contract: Mapping[str, Any], name: str) -> int
 def _described(tensors: Mapping[str, Any], wanted: str) -> str:
     chosen = [tensors[wanted]] if wanted in tensors else list(tensors.values())
     listed = [f"{tensor.name} {tensor.datatype} {list(tensor.shape)}" for tensor in chosen]
-    return ", ".join(listed) or "nothing"
+    more = f" and {len(tensors) - len(chosen)} more" if len(tensors) > len(chosen) else ""
+    return (", ".join(listed) or "nothing") + more
