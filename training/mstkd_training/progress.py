@@ -61,7 +61,7 @@ class ConsoleReporter:
         """Yield a bar with faces a second, time left and the newest values."""
         progress = Progress(
             TextColumn("{task.description:<18}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=10),
             TextColumn("{task.percentage:>3.0f} %"),
             _Speed(),
             TimeRemainingColumn(),
@@ -89,4 +89,4 @@ class _Speed(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f} images/s")
+        return Text("" if speed is None else f"{speed:,.0f} img/s")
