@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -62,6 +63,7 @@ def evaluate(repository: Path, training: Path, picture: Path) -> None:
                         name, embeddings.vectors, pairs, groups, len(faces.images) / seconds
                     )
                 )
+    console.print("\n[bold]Verification accuracy over gRPC, percent[/]")
     console.print(_table(results, faces.group_names))
     console.print(
         f"{len(faces.images)} faces of {faces.identity_count} identities that no model was "
@@ -78,16 +80,14 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def _table(results: list[ModelResult], group_names: tuple[str, ...]) -> Table:
-    columns = ["model", *group_names, "mean", "STD", "SER", "threshold", "faces/s"]
-    table = Table(*columns, title="Verification accuracy over gRPC, percent")
+    table = Table("model", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in (*group_names, "mean", "STD", "SER", "faces/s"):
+        table.add_column(column, justify="right")
     for result in results:
         own = result.accuracy
         cells = [f"{own.accuracy[group]:.1f}" for group in group_names]
         spread = [f"{own.mean:.1f}", f"{own.std:.2f}", f"{own.ser:.2f}"]
-        threshold = next(iter(own.threshold.values()))
-        table.add_row(
-            result.name, *cells, *spread, f"{threshold:.3f}", f"{result.faces_per_second:.0f}"
-        )
+        table.add_row(result.name, *cells, *spread, f"{result.faces_per_second:.0f}")
     return table
 
 
