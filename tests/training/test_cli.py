@@ -85,3 +85,12 @@ def test_status_of_failed_proof_and_interruption(
 def test_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run(monkeypatch, "pipeline", "--help") == 0
     assert "--recipe" in capsys.readouterr().out
+
+
+def test_no_command_shows_the_help(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(monkeypatch) == 2
+    captured = capsys.readouterr()
+    assert "pipeline" in captured.out + captured.err
+    assert "mstkd-train: " not in captured.err

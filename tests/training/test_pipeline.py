@@ -1,3 +1,5 @@
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -7,8 +9,10 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
+from mstkd_serve.errors import DataError
 from mstkd_training.artifact import Artifact
 from mstkd_training.pipeline import load_test_pairs, run_pipeline
 from mstkd_training.progress import Bar, SilentReporter
@@ -145,6 +149,16 @@ def test_an_interrupted_stage_goes_on_where_it_was(
     run_pipeline(smoke, run_copy, recorder)
     assert "student: goes on after epoch 2 of 3" in recorder.lines
     _assert_equal(weights_of(run_copy / "student"), wanted)
+
+
+def test_two_pipelines_do_not_share_a_folder(finished_run: Path, smoke: Recipe) -> None:
+    handle = os.open(finished_run, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another pipeline is running here"):
+            run_pipeline(smoke, finished_run, SilentReporter())
+    finally:
+        os.close(handle)
 
 
 def test_test_pairs_are_deterministic_and_of_unseen_faces(finished_run: Path) -> None:

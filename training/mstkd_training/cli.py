@@ -119,7 +119,9 @@ def main() -> int:
         usage = getattr(error, "format_message", None)  # click's UsageError, vendored or not
         if usage is None:
             raise
-        return _fail(str(usage()), int(getattr(error, "exit_code", 2)))
+        status = int(getattr(error, "exit_code", 2))
+        message = str(usage()).strip()  # empty where no command was given: typer printed the help
+        return _fail(message, status) if message else status
     if status == _INTERRUPTED:  # typer turns Ctrl-C into this exit status
         return _fail(
             "interrupted. Finished stages and epochs are kept: give the same command to go on.",

@@ -1,6 +1,9 @@
 """The whole method in order: data, teachers, embeddings, adaptor, targets, student."""
 
-from collections.abc import Callable
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -40,9 +43,33 @@ def run_pipeline(recipe: Recipe, folder: Path, reporter: Reporter) -> Artifact:
         The student.
 
     Raises:
-        DataError: An artifact cannot be used, or something else is in its place.
+        DataError: An artifact cannot be used, something else is in its place, or another
+            pipeline is running in this folder.
         RecipeError: Training diverged.
     """
+    with _only_one_in(folder):
+        return _run(recipe, folder, reporter)
+
+
+@contextmanager
+def _only_one_in(folder: Path) -> Iterator[None]:
+    """Hold a lock on the folder itself; the system frees it when the process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(
+                f"{folder}: another pipeline is running here. Wait for it, or choose another --out."
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def _run(recipe: Recipe, folder: Path, reporter: Reporter) -> Artifact:
+    """Make what is missing or stale; see `run_pipeline`."""
     with atomic_path(folder / RECIPE_FILE) as temporary:
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         temporary.write_text(text, encoding="utf-8")
