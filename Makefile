@@ -53,7 +53,8 @@ bench: setup ## Measure the served path against the same model in process
 	@$(BIN)/python examples/bench.py
 
 docs: $(INSTALLED) ## Write the command-line reference from the commands themselves
-	@$(BIN)/python docs/write_reference.py
+	@$(BIN)/typer mstkd_serve.cli utils docs --name mstkd-serve --output docs/commands/mstkd-serve.md
+	@$(BIN)/typer mstkd_training.cli utils docs --name mstkd-train --output docs/commands/mstkd-train.md
 
 image: ## Build the container image (needs a Docker engine)
 	@command -v docker >/dev/null || { echo "make image needs Docker"; exit 2; }

@@ -1,7 +1,7 @@
 """Compare the served path with the same model in process, interleaved, medians of several rounds.
 
-`make bench` runs it: a compact recogniser of the demo's size, ONNX Runtime fp32 in process against
-the same file served by a real tritonserver over gRPC on the same machine.
+`make bench` runs it: a backbone with random weights, ONNX Runtime fp32 in process against the same
+file served by a real tritonserver over gRPC on the same machine.
 """
 
 import argparse
@@ -26,24 +26,15 @@ from mstkd_serve.engine import OnnxRuntimeEngine
 from mstkd_serve.repository import Target, build_repository
 from mstkd_serve.triton import Ports, TritonServer, locate
 from mstkd_training.backbones import build_backbone
+from mstkd_training.export_network import write_onnx
 
 _BATCHES = (1, 8, 32)
 
 
 def write_backbone(name: str, path: Path) -> None:
-    """Export a backbone with random weights, 512-d, batch axis free."""
+    """Export a backbone with random weights, 512-d."""
     torch.manual_seed(0)
-    network = build_backbone(name, 512).eval()
-    torch.onnx.export(
-        network,
-        (torch.zeros(1, 3, 112, 112),),
-        str(path),
-        input_names=["input"],
-        output_names=["output"],
-        dynamic_axes={"input": {0: "N"}, "output": {0: "N"}},
-        opset_version=17,
-        dynamo=False,
-    )
+    write_onnx(build_backbone(name, 512).eval(), path)
 
 
 def seconds_of(
