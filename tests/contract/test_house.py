@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,18 @@ def test_command_reference_is_current(module, command, tmp_path):
     assert committed.read_text() == written.read_text(), "run `make docs`"
 
 
-def test_wheel_carries_what_it_needs_at_run_time():
-    assert (Path(mstkd_serve.__file__).parent / "data" / "golden_faces.npz").is_file()
-    assert (Path(mstkd_training.__file__).parent / "recipes" / "demo.yaml").is_file()
+@pytest.mark.parametrize(
+    ("folder", "wanted"),
+    [
+        (".", {"mstkd_serve/data/golden_faces.npz", "mstkd_serve/repository/python_model.py"}),
+        ("training", {"mstkd_training/recipes/demo.yaml", "mstkd_training/py.typed"}),
+    ],
+)
+def test_wheel_carries_what_it_needs_and_nothing_else(folder, wanted, tmp_path):
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
+    subprocess.run([*command, tmp_path, ROOT / folder], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert wanted <= names
+    packages = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert packages == {next(iter(wanted)).split("/")[0]}
