@@ -14,6 +14,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 
@@ -61,9 +62,9 @@ class ConsoleReporter:
         """Yield a bar with faces a second, time left and the newest values."""
         progress = Progress(
             TextColumn("{task.description:<18}"),
-            BarColumn(bar_width=10),
+            BarColumn(bar_width=8),
             TextColumn("{task.percentage:>3.0f} %"),
-            _Speed(),
+            _Speed(table_column=Column(no_wrap=True, min_width=11)),
             TimeRemainingColumn(),
             TextColumn("{task.fields[shown]}"),
             console=self._console,
