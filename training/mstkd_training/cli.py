@@ -3,6 +3,12 @@
 Exit status: 0 done, 1 an exported file failed its proof, 2 a user's mistake, 130 interrupted.
 """
 
+import os
+
+# Idle threads of OpenMP spin by default: two trainings on the same cores then slow each other
+# down twelvefold. It reads this only once, when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import sys
 from enum import StrEnum
 from pathlib import Path
