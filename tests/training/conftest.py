@@ -1,3 +1,7 @@
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in mstkd_training.cli
+
 import shutil
 from collections.abc import Callable
 from pathlib import Path
