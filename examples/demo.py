@@ -80,7 +80,7 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def _table(results: list[ModelResult], group_names: tuple[str, ...]) -> Table:
-    table = Table("model", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table("model", box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     for column in (*group_names, "mean", "STD", "SER", "faces/s"):
         table.add_column(column, justify="right")
     for result in results:
