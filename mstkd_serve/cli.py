@@ -11,11 +11,12 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mstkd_serve import __version__
 from mstkd_serve.contract import Preprocessing, load_preprocessing
-from mstkd_serve.errors import MstkdError
+from mstkd_serve.errors import MstkdError, ParityError
 from mstkd_serve.graph import build_served_graph, read_contract
 from mstkd_serve.repository import ServingOptions, Target, build_repository, check_repository
 from mstkd_serve.triton import Ports, TritonServer, examine, install, installed_home, locate
@@ -171,7 +172,9 @@ def doctor(
     findings = examine(url)
     table = Table("model", "version", "contract", "golden embeddings")
     for finding in findings:
-        verdict = f"[red]{finding.problem}[/]" if finding.problem else str(finding.agreement)
+        verdict = (
+            f"[red]{escape(finding.problem)}[/]" if finding.problem else str(finding.agreement)
+        )
         table.add_row(finding.model, finding.version, finding.contract_id, verdict)
     console.print(table)
     if any(finding.problem for finding in findings):
@@ -188,12 +191,15 @@ def run(application: Callable[[], object]) -> int:
     try:
         application()
     except MstkdError as error:
-        errors.print(f"[bold red]error:[/] {_escape(str(error))}")
+        _print_error(str(error))
+        return CHECK_FAILED if isinstance(error, ParityError) else USER_MISTAKE
+    except OSError as error:
+        _print_error(f"{error.filename or 'file'}: {error.strerror or error}")
         return USER_MISTAKE
     except ValidationError as error:
         problem = error.errors()[0]
         option = "--" + str(problem["loc"][0]).replace("_", "-")
-        errors.print(f"[bold red]error:[/] {option}: {problem['msg']}")
+        _print_error(f"{option}: {problem['msg']}")
         return USER_MISTAKE
     except KeyboardInterrupt:
         errors.print("Interrupted.")
@@ -203,8 +209,8 @@ def run(application: Callable[[], object]) -> int:
     return 0
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
+def _print_error(text: str) -> None:
+    errors.print(f"[bold red]error:[/] {escape(text)}")
 
 
 def _preprocessing(contract: str | None, flip: bool, source: Path) -> Preprocessing | None:

@@ -44,6 +44,8 @@ def test_graph_build_check_one_after_the_other(tmp_path, source):
         (["graph", "{tmp}/none.onnx", "--out", "{tmp}/o.onnx"], "no such file"),
         (["graph", "{tmp}/none.onnx", "--out", "{tmp}/o.onnx", "--flip"], "no such file"),
         (["graph", "{source}", "--out", "{tmp}/o.onnx", "--contract", "vgg"], "known contract"),
+        (["graph", "{source}", "--out", "/proc/o.onnx", "--contract", "arcface"], "/proc/"),
+        (["repo", "build", "--student", "{source}", "--out", "/proc/r"], "/proc/"),
         (["repo", "check", "{tmp}/none"], "no such folder"),
         (["repo", "build", "--student", "{source}", "--out", "{tmp}"], "exists already"),
         (["repo", "build", "--student", "{source}", "--out", "{tmp}/r", "--model", "x"], "NAME="),
