@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mstkd_serve.errors import DataError
+from mstkd_serve.fairness.thresholds import best_threshold_of
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,7 @@ def best_threshold(scores: ArrayLike, genuine: ArrayLike, groups: Sequence[str])
     for name in pairs.names:
         members = pairs.groups == name
         weights[members] = 1.0 / np.count_nonzero(members)
-    order = np.argsort(pairs.scores, kind="stable")
-    sorted_scores = pairs.scores[order]
-    gain = np.where(pairs.genuine, -weights, weights)[order]
-    # Weighted right decisions when the pairs below position i are rejected, up to a constant:
-    right = np.concatenate([[0.0], np.cumsum(gain)])
-    starts = np.flatnonzero(np.diff(sorted_scores, prepend=-np.inf))
-    # Sums of rounded weights tie only nearly: take the lowest within rounding.
-    candidates = right[starts]
-    best = starts[np.flatnonzero(candidates >= candidates.max() - 1e-12)[0]]
-    return float(sorted_scores[best])
+    return best_threshold_of(pairs.scores, pairs.genuine, weights)
 
 
 def accuracy_per_group_threshold(

@@ -1,0 +1,104 @@
+"""What a reader must know before trusting the figures."""
+
+from typing import Final
+
+import numpy as np
+
+from mstkd_serve.fairness.leaks import find_leaks
+from mstkd_serve.fairness.rates import FEWEST_EXPECTED_ERRORS
+from mstkd_serve.fairness.schema import Caution, Metrics
+from mstkd_serve.fairness.scores import Scores
+
+FEW_PAIRS: Final = 1000
+"""Fewer pairs of a kind than this leave rates of a percent with ten errors or fewer."""
+
+
+def cautions_about(metrics: Metrics, scores: Scores) -> tuple[Caution, ...]:
+    """Return the warnings, serious ones first."""
+    found = [*_about_groups(metrics), *_about_identities(scores)]
+    if len(metrics.groups) == 1:
+        found.append(
+            Caution(
+                code="one_group",
+                severity="serious",
+                message="There is one group only: nothing can be said about fairness.",
+            )
+        )
+    if np.ptp(scores.score) == 0:
+        found.append(
+            Caution(
+                code="constant_scores",
+                severity="serious",
+                message="All scores are equal: the model tells nobody apart.",
+            )
+        )
+    if metrics.summary.threshold_source == "best_mean_accuracy":
+        found.append(
+            Caution(
+                code="threshold_chosen_on_test",
+                message="The global threshold was chosen on the very pairs it is measured on; "
+                "accuracies at it are slightly optimistic. The ten-fold figures are not.",
+            )
+        )
+    return tuple(sorted(found, key=lambda caution: caution.severity != "serious"))
+
+
+def _about_groups(metrics: Metrics) -> list[Caution]:
+    found = []
+    for name, group in metrics.groups.items():
+        for kind, count in (("genuine", group.genuine), ("impostor", group.impostor)):
+            if count < FEW_PAIRS:
+                found.append(
+                    Caution(
+                        code=f"few_{kind}",
+                        group=name,
+                        severity="serious",
+                        message=f"{name} has {count} {kind} pairs only; at least {FEW_PAIRS} are "
+                        "needed to speak of error rates of a percent.",
+                    )
+                )
+        if group.false_matches == 0:
+            found.append(
+                Caution(
+                    code="no_false_match",
+                    group=name,
+                    message=f"{name} has no false match at the global threshold: ratios of FMR "
+                    "over groups are undefined, smoothed ones stand in their place.",
+                )
+            )
+    unsupported = [
+        name for name, group in metrics.groups.items() if not group.tar_at_far["1e-3"].supported
+    ]
+    if unsupported:
+        found.append(
+            Caution(
+                code="far_unsupported",
+                message=f"Too few impostor pairs to speak of a FAR of 0.1 % "
+                f"({', '.join(unsupported)}): fewer than {FEWEST_EXPECTED_ERRORS} false matches "
+                "would be expected. Such cells are marked.",
+            )
+        )
+    return found
+
+
+def _about_identities(scores: Scores) -> list[Caution]:
+    """Report identities that sit in several groups."""
+    lists: dict[str, set[str]] = {name: set() for name in scores.group_names}
+    for key in ("first_identity", "second_identity"):
+        if key not in scores.extra or "second_group" in scores.extra:
+            return []
+        couples = np.unique(np.stack([scores.group, scores.extra[key]]), axis=1)
+        for group, code in couples.T:
+            lists[scores.group_names[group]].add(scores.names[key][code])
+    leaks = find_leaks(lists)
+    if not leaks:
+        return []
+    shown = ", ".join(f"{leak.item} ({', '.join(leak.places)})" for leak in leaks[:5])
+    return [
+        Caution(
+            code="identity_in_two_groups",
+            severity="serious",
+            message=f"{len(leaks)} identities are in more than one group: {shown}"
+            f"{' and more' if len(leaks) > 5 else ''}.",
+        )
+    ]
