@@ -5,6 +5,7 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mstkd_serve.calibration import Probability
 from mstkd_serve.errors import DataError
 from mstkd_serve.files import atomic_path
 
@@ -226,6 +227,7 @@ class Metrics(_Frozen):
             `A|B`; empty where none were given.
         subgroups: The operating point of `group/subgroup` at the global threshold.
         calibration: Thresholds at FMR targets.
+        probability: Score to probability of "same identity"; null where it was not fitted.
         warnings: The most serious first.
     """
 
@@ -237,6 +239,7 @@ class Metrics(_Frozen):
     cross_group_fmr: dict[str, float] = {}
     subgroups: dict[str, OperatingPoint] = {}
     calibration: tuple[CalibrationPoint, ...] = ()
+    probability: Probability | None = None
     warnings: tuple[Caution, ...] = ()
 
     def save(self, path: Path) -> None:
