@@ -1,4 +1,4 @@
-"""The command line `mstkd-serve`: the composition root, and the only place that prints."""
+"""The command line `mstkd-serve`: the composition root; it and `cli_fairness` alone print."""
 
 import signal
 import sys
@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mstkd_serve import __version__
+from mstkd_serve.cli_fairness import calibrate_command, evaluate_app
 from mstkd_serve.contract import Preprocessing, load_preprocessing
 from mstkd_serve.errors import MstkdError, ParityError
 from mstkd_serve.graph import build_served_graph, read_contract
@@ -33,6 +34,8 @@ repo = typer.Typer(no_args_is_help=True, help="Build and check Triton model repo
 triton = typer.Typer(no_args_is_help=True, help="Install and find a tritonserver.")
 app.add_typer(repo, name="repo")
 app.add_typer(triton, name="triton")
+app.add_typer(evaluate_app, name="evaluate")
+app.command("calibrate")(calibrate_command)
 
 ContractOption = Annotated[
     str | None,

@@ -1,9 +1,11 @@
 """What a reader must know before trusting the figures."""
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 
+from mstkd_serve.errors import DataError
 from mstkd_serve.fairness.leaks import find_leaks
 from mstkd_serve.fairness.rates import FEWEST_EXPECTED_ERRORS
 from mstkd_serve.fairness.schema import Caution, Metrics
@@ -41,6 +43,31 @@ def cautions_about(metrics: Metrics, scores: Scores) -> tuple[Caution, ...]:
             )
         )
     return tuple(sorted(found, key=lambda caution: caution.severity != "serious"))
+
+
+def training_leak(scores: Scores, training: Iterable[str]) -> Caution | None:
+    """Warn of test identities that were trained on.
+
+    Raises:
+        DataError: The scores name no identities.
+    """
+    columns = [scores.names.get(key) for key in ("first_identity", "second_identity")]
+    if None in columns:
+        raise DataError(
+            f"{scores.source}: names no identities, so leaks cannot be looked for. Add the "
+            "columns first_identity and second_identity."
+        )
+    tested = {name for column in columns if column for name in column}
+    leaks = find_leaks({"training": (line.strip() for line in training), "test": tested})
+    leaks = [leak for leak in leaks if leak.item]
+    if not leaks:
+        return None
+    return Caution(
+        code="trained_on_test_identities",
+        severity="serious",
+        message=f"{len(leaks)} of {len(tested)} test identities are in the training data, such as "
+        f"{', '.join(leak.item for leak in leaks[:5])}: the figures are too good.",
+    )
 
 
 def _about_groups(metrics: Metrics) -> list[Caution]:

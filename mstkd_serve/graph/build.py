@@ -9,6 +9,7 @@ import onnx.inliner
 from numpy.typing import NDArray
 from onnx import ModelProto
 
+from mstkd_serve.calibration import CALIBRATION_KEY
 from mstkd_serve.contract import FaceContract, Preprocessing
 from mstkd_serve.engine import Engine, OnnxRuntimeEngine
 from mstkd_serve.errors import ContractError, EngineError, GraphError, ParityError
@@ -149,6 +150,7 @@ def _assemble(
     served = bake(model, contract, contract.embedding_dim)
     record = GoldenRecord.of(reference[: len(golden_faces())])
     pairs = metadata_of(model) | contract.metadata() | record.metadata()
+    pairs.pop(CALIBRATION_KEY, None)  # measured on another graph than this new one
     onnx.helper.set_model_props(served, pairs)
     return served
 

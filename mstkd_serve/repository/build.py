@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 
+from mstkd_serve.calibration import Calibration
 from mstkd_serve.contract import FaceContract, Preprocessing
 from mstkd_serve.errors import RepositoryError
 from mstkd_serve.golden import GoldenRecord, golden_faces
@@ -94,8 +95,12 @@ def _write_model(
     version.mkdir(parents=True)
     onnx_file = version / MODEL_FILE
     contract = build_served_graph(source, onnx_file, preprocessing=preprocessing)
-    golden = GoldenRecord.from_metadata(read_metadata(onnx_file), source=str(onnx_file))
-    config = model_config(folder.name, contract, golden, target, options)
+    metadata = read_metadata(onnx_file)
+    golden = GoldenRecord.from_metadata(metadata, source=str(onnx_file))
+    calibration = Calibration.from_metadata(
+        metadata, contract_id=contract.id, source=str(onnx_file)
+    )
+    config = model_config(folder.name, contract, golden, target, options, calibration)
     (folder / CONFIG_FILE).write_text(render_config(config), encoding="utf-8")
     warmup = folder / WARMUP_FOLDER
     warmup.mkdir()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as triton
 
+from mstkd_serve.calibration import Calibration
 from mstkd_serve.contract import FaceContract
 from mstkd_serve.errors import MstkdError, RepositoryError
 from mstkd_serve.golden import GoldenRecord
@@ -86,12 +87,19 @@ def _check_model(folder: Path, problems: list[str]) -> FaceContract:
                 path.is_file() and path.stat().st_size == _FACE_BYTES,
                 f"warm-up data {path} is missing or not {_FACE_BYTES} bytes",
             )
-    _check_versions(folder, config.backend, contract, problems)
+    calibration = Calibration.from_metadata(
+        parameters_of(config), contract_id=contract.id, source=str(folder / CONFIG_FILE)
+    )
+    _check_versions(folder, config.backend, contract, calibration, problems)
     return contract
 
 
 def _check_versions(
-    folder: Path, backend: str, contract: FaceContract, problems: list[str]
+    folder: Path,
+    backend: str,
+    contract: FaceContract,
+    calibration: Calibration | None,
+    problems: list[str],
 ) -> None:
     versions = [path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal()]
     if not versions:
@@ -106,5 +114,8 @@ def _check_versions(
                 f"the config's is {contract.id}"
             )
         GoldenRecord.from_metadata(metadata, source=str(onnx_file))
+        inside = Calibration.from_metadata(metadata, contract_id=contract.id, source=str(onnx_file))
+        if inside != calibration:
+            problems.append(f"{onnx_file}: its calibration is not the config's")
         if backend == Target.PYTHON and not (version / "model.py").is_file():
             problems.append(f"{version / 'model.py'}: missing")

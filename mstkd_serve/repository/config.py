@@ -12,6 +12,7 @@ from google.protobuf import text_format
 from pydantic import BaseModel, ConfigDict, Field
 from tritonclient.grpc import model_config_pb2 as triton
 
+from mstkd_serve.calibration import Calibration
 from mstkd_serve.contract import FaceContract
 from mstkd_serve.errors import RepositoryError
 from mstkd_serve.golden import GoldenRecord
@@ -72,6 +73,7 @@ def model_config(
     golden: GoldenRecord,
     target: Target,
     options: ServingOptions,
+    calibration: Calibration | None = None,
 ) -> triton.ModelConfig:
     """Return the config of one embedding model.
 
@@ -81,6 +83,7 @@ def model_config(
         golden: The served graph's golden embeddings; go into `parameters`.
         target: The backend.
         options: Batching, instances and threads.
+        calibration: The served graph's calibrated decision, if it has one.
     """
     config = triton.ModelConfig(name=name, backend=target.value)
     config.max_batch_size = options.max_batch_size
@@ -98,6 +101,7 @@ def model_config(
     parameters = (
         contract.metadata()
         | golden.metadata()
+        | (calibration.metadata() if calibration else {})
         | {PRECISION_KEY: _PRECISION[target]}
         | _thread_parameters(target, options)
     )
