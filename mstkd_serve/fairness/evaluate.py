@@ -189,9 +189,8 @@ def _resampled(
     found = {}
     for index, (name, rows) in enumerate(members.items()):
         genuine = scores.genuine[rows]
-        identities = [scores.extra.get(key) for key in ("first_identity", "second_identity")]
-        # The two columns have codes of their own: make one code of their texts.
-        first, second = _joint_codes(scores, rows) if None not in identities else (None, None)
+        known = {"first_identity", "second_identity"} <= scores.extra.keys()
+        first, second = _joint_codes(scores, rows) if known else (None, None)
         decisions = Decisions(genuine, (scores.score[rows] >= threshold) != genuine, first, second)
         found[name] = resample(decisions, replicates, np.random.default_rng([seed, index]))
     return found
@@ -200,6 +199,7 @@ def _resampled(
 def _joint_codes(
     scores: Scores, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Give both columns of identities, which have codes of their own, codes in common."""
     first = np.asarray(scores.names["first_identity"])[scores.extra["first_identity"][rows]]
     second = np.asarray(scores.names["second_identity"])[scores.extra["second_identity"][rows]]
     codes = np.unique(np.concatenate([first, second]), return_inverse=True)[1]
@@ -207,10 +207,10 @@ def _joint_codes(
 
 
 def _identity_count(scores: Scores) -> int | None:
-    names = [scores.names.get(key) for key in ("first_identity", "second_identity")]
-    if None in names:
+    columns = [scores.names.get(key) for key in ("first_identity", "second_identity")]
+    if None in columns:
         return None
-    return len({name for column in names if column for name in column})
+    return len({name for column in columns if column for name in column})
 
 
 def _cross_group_fmr(scores: Scores, threshold: float) -> dict[str, float]:

@@ -54,14 +54,14 @@ def ten_fold_accuracy(
         return None
     order = np.argsort(score, kind="stable")
     score, genuine, fold = score[order], genuine[order], fold[order]
-    starts = np.flatnonzero(np.diff(score, prepend=-np.inf))
     gain = np.where(genuine, -1.0, 1.0)
     accuracies = []
     for number in numbers:
         held_out = fold == number
-        threshold = score[starts[_best_start(np.where(held_out, 0.0, gain), starts)]]
-        accepted = score[held_out] >= threshold
-        accuracies.append(np.mean(accepted == genuine[held_out]))
+        others = score[~held_out]
+        starts = np.flatnonzero(np.diff(others, prepend=-np.inf))
+        threshold = others[starts[_best_start(gain[~held_out], starts)]]
+        accuracies.append(np.mean((score[held_out] >= threshold) == genuine[held_out]))
     return float(100 * np.mean(accuracies))
 
 

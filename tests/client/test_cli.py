@@ -97,12 +97,34 @@ def test_verify_prints_the_score(at, files, capsys):
     assert main(["verify", files[0], files[1]]) == 0
     assert f"{score:.4f}" in capsys.readouterr().out
     assert main(["verify", files[0], files[1], "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {
+    printed = json.loads(capsys.readouterr().out)
+    assert {key: value for key, value in printed.items() if value is not None} == {
         "score": score,
         "contract_id": "0123456789abcdef",
         "model_name": "student",
         "model_version": "1",
     }
+
+
+def test_verify_prints_the_decision_of_a_calibrated_model(at, files, capsys):
+    assert main(["verify", files[0], files[0]]) == 0
+    assert "not calibrated" in capsys.readouterr().out
+    at.parameters["mstkd.calibration"] = json.dumps(
+        {
+            "threshold": 0.4,
+            "fmr": 0.001,
+            "policy": "worst_group",
+            "group_fmr": {"a": 0.0009},
+            "group_fnmr": {"a": 0.1},
+            "data": "pairs.csv",
+            "pairs": 9,
+            "contract_id": "0123456789abcdef",
+        }
+    )
+    assert main(["verify", files[0], files[0]]) == 0
+    printed = capsys.readouterr().out
+    assert "accepted at 0.4000, chosen for a false match rate of 0.001 on pairs.csv" in printed
+    assert "worst group's is 0.0009" in printed
 
 
 def test_info_prints_the_model(at, capsys):

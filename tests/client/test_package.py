@@ -14,6 +14,7 @@ import mstkd_client
 
 SOURCE = Path(__file__).parents[2] / "clients" / "python"
 EXPORTED = [
+    "Calibration",
     "ContractMismatch",
     "DeadlineExceeded",
     "Embeddings",

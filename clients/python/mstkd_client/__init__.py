@@ -19,11 +19,20 @@ from mstkd_client._errors import (
 )
 from mstkd_client._similarity import similarity
 from mstkd_client._sync import FaceClient
-from mstkd_client._types import Embeddings, Faces, Health, ModelInfo, OneFace, Verification
+from mstkd_client._types import (
+    Calibration,
+    Embeddings,
+    Faces,
+    Health,
+    ModelInfo,
+    OneFace,
+    Verification,
+)
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Calibration",
     "ContractMismatch",
     "DeadlineExceeded",
     "Embeddings",

@@ -7,6 +7,7 @@ back each answer, and lets `BaseClient` put every failure into the client's own 
 import math
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from mstkd_client._errors import (
 )
 from mstkd_client._model import ServedModel
 from mstkd_client._similarity import similarity
-from mstkd_client._types import Embeddings, ModelInfo, Verification
+from mstkd_client._types import Calibration, Embeddings, ModelInfo, Verification
 from mstkd_client._wire import Answer, Request, decode, encode
 
 DEFAULT_URL: Final = "localhost:8001"
@@ -162,14 +163,29 @@ class BaseClient:
         return {name: "" if name in ready else reason for name, reason in reasons.items()}
 
     @staticmethod
-    def _verification(both: Embeddings) -> Verification:
-        """Score two faces that were embedded together, `(2, dim)`."""
+    def _verification(both: Embeddings, calibration: Calibration | None) -> Verification:
+        """Score two faces that were embedded together, `(2, dim)`, and decide if calibrated."""
         first, second = (
             Embeddings(row[None], both.contract_id, both.model_name, both.model_version)
             for row in both.vectors
         )
         score = float(similarity(first, second)[0])
-        return Verification(score, both.contract_id, both.model_name, both.model_version)
+        found = Verification(score, both.contract_id, both.model_name, both.model_version)
+        if calibration is None:
+            return found
+        probability = None
+        if calibration.probability is not None:
+            slope, intercept = calibration.probability
+            probability = 0.5 * (1 + math.tanh((slope * score + intercept) / 2))  # logistic
+        return replace(
+            found,
+            accepted=score >= calibration.threshold,
+            threshold=calibration.threshold,
+            fmr=calibration.fmr,
+            worst_group_fmr=max(calibration.group_fmr.values()),
+            probability=probability,
+            calibrated_on=calibration.data,
+        )
 
 
 class EmbedPlan:

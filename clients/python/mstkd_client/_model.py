@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from mstkd_client._errors import ContractMismatch
-from mstkd_client._types import ModelInfo
+from mstkd_client._types import Calibration, ModelInfo
 from mstkd_client._wire import FACE_SHAPE, INPUT_NAME, OUTPUT_NAME
 
 CONTRACT_KEY: Final = "mstkd.contract"
 CONTRACT_ID_KEY: Final = "mstkd.contract_id"
+CALIBRATION_KEY: Final = "mstkd.calibration"
 
 _CHUNK_WITHOUT_LIMIT: Final = 64
 _REMEDY: Final = "Build the model repository with `mstkd-serve repo build`."
@@ -53,9 +54,37 @@ def parse_model(metadata: Any, config: Any, server_version: str) -> ServedModel:
         contract_id=parameters[CONTRACT_ID_KEY],
         contract=contract,
         server_version=server_version,
+        calibration=_calibration(parameters, name),
     )
     free = _CHUNK_WITHOUT_LIMIT if batch_axis == -1 else 1
     return ServedModel(info, max_batch_size or free)
+
+
+def _calibration(parameters: Mapping[str, str], name: str) -> Calibration | None:
+    text = parameters.get(CALIBRATION_KEY)
+    if text is None:
+        return None
+    try:
+        values = json.loads(text)
+        if values["contract_id"] != parameters[CONTRACT_ID_KEY]:
+            raise ValueError("it belongs to another contract")
+        logistic = values.get("probability")
+        return Calibration(
+            threshold=float(values["threshold"]),
+            fmr=float(values["fmr"]),
+            policy=str(values["policy"]),
+            group_fmr={key: float(rate) for key, rate in values["group_fmr"].items()},
+            group_fnmr={key: float(rate) for key, rate in values["group_fnmr"].items()},
+            data=str(values["data"]),
+            pairs=int(values["pairs"]),
+            probability=(float(logistic["slope"]), float(logistic["intercept"]))
+            if logistic
+            else None,
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ContractMismatch(
+            f"model {name!r} carries a calibration that cannot be used ({error}). {_REMEDY}"
+        ) from error
 
 
 def _contract(parameters: Mapping[str, str], name: str) -> dict[str, Any]:

@@ -125,13 +125,15 @@ class FaceClient(BaseClient):
             second: One aligned face, as `embed` takes it.
 
         Returns:
-            The cosine similarity, -1 to 1, and what it was measured with.
+            The cosine similarity, -1 to 1, what it was measured with, and the decision where the
+            model is calibrated.
 
         Raises:
             InvalidFace: An input is not exactly one aligned RGB face.
             MstkdClientError: Its other subclasses, as `embed` raises them.
         """
-        return self._verification(self._embed(read_pair(first, second)))
+        both = self._embed(read_pair(first, second))
+        return self._verification(both, self._model().info.calibration)
 
     def _embed(self, faces: Iterator[NDArray[np.uint8]]) -> Embeddings:
         plan = EmbedPlan(faces, self._model())

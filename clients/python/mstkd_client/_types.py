@@ -16,6 +16,32 @@ Faces: TypeAlias = OneFace | Iterable[OneFace]
 
 
 @dataclass(frozen=True, slots=True)
+class Calibration:
+    """The threshold that a model carries, and what it stands for.
+
+    Attributes:
+        threshold: Pairs with a cosine of at least this are accepted.
+        fmr: The false match rate that the threshold was chosen for.
+        policy: `worst_group`: no group exceeded `fmr`; `pooled`: all pairs together did not.
+        group_fmr: Measured false match rate of each group at the threshold.
+        group_fnmr: Measured false non-match rate of each group at the threshold.
+        data: What it was measured on.
+        pairs: Number of pairs it was measured on.
+        probability: Slope and intercept of the logistic map from score to the probability of one
+            identity (a prior of one half), or None where it was not fitted.
+    """
+
+    threshold: float
+    fmr: float
+    policy: str
+    group_fmr: Mapping[str, float] = field(hash=False)
+    group_fnmr: Mapping[str, float] = field(hash=False)
+    data: str
+    pairs: int
+    probability: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What the server says about a model.
 
@@ -28,6 +54,7 @@ class ModelInfo:
         contract_id: Id of the face contract. Embeddings are comparable only where it is equal.
         contract: The face contract itself: how pixels are normalised, the alignment template, etc.
         server_version: Triton's version.
+        calibration: The model's calibrated decision, or None where it carries none.
     """
 
     model_name: str
@@ -37,6 +64,7 @@ class ModelInfo:
     contract_id: str
     contract: Mapping[str, Any] = field(hash=False)
     server_version: str
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,16 +135,29 @@ class Verification:
     """How alike two faces are.
 
     The score is not a decision: the threshold belongs to the model and to the error rate that
-    you accept.
+    you accept. A calibrated model brings both; one that is not answers None for everything but
+    the score.
 
     Attributes:
         score: Cosine similarity of the two embeddings, -1 to 1; higher is more alike.
         contract_id: Id of the face contract of both embeddings.
         model_name: Name of the model that made them.
         model_version: Version of the model that made them, as the server answered.
+        accepted: Whether the score reaches the calibrated threshold.
+        threshold: The calibrated threshold.
+        fmr: The false match rate that the threshold was chosen for.
+        worst_group_fmr: The highest false match rate of a group at the threshold.
+        probability: Calibrated probability of one identity, at a prior of one half.
+        calibrated_on: The data that threshold and rates were measured on.
     """
 
     score: float
     contract_id: str
     model_name: str
     model_version: str
+    accepted: bool | None = None
+    threshold: float | None = None
+    fmr: float | None = None
+    worst_group_fmr: float | None = None
+    probability: float | None = None
+    calibrated_on: str | None = None

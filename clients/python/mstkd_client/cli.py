@@ -116,6 +116,14 @@ def _verify(client: FaceClient, options: argparse.Namespace) -> None:
         _print_json(asdict(found))
     else:
         print(f"cosine similarity {found.score:.4f} (-1 to 1), contract {found.contract_id}")
+        if found.accepted is None:
+            print("the model is not calibrated: it gives a score and no decision")
+        else:
+            print(
+                f"{'accepted' if found.accepted else 'rejected'} at {found.threshold:.4f}, chosen "
+                f"for a false match rate of {found.fmr:g} on {found.calibrated_on}; "
+                f"the worst group's is {found.worst_group_fmr:g}"
+            )
 
 
 def _info(client: FaceClient, options: argparse.Namespace) -> None:
@@ -124,7 +132,8 @@ def _info(client: FaceClient, options: argparse.Namespace) -> None:
         _print_json(values)
         return
     values["model_versions"] = ", ".join(values["model_versions"])
-    values["contract"] = json.dumps(values["contract"], sort_keys=True)
+    for key in ("contract", "calibration"):
+        values[key] = json.dumps(values[key], sort_keys=True)
     for name, value in values.items():
         print(f"{name:15}{value}")
 
