@@ -12,6 +12,7 @@ from PIL import Image
 
 from mstkd_client import FaceClient
 from mstkd_serve.cli import app, run
+from mstkd_serve.fairness.schema import Metrics
 
 pytestmark = [pytest.mark.shared_data, pytest.mark.triton]
 
@@ -89,3 +90,39 @@ def test_served_recogniser_verifies_real_people(repository, serve, london, publi
     impostor = np.array([scores[pair] for pair in scores if not same[pair]])
     assert (len(genuine), len(impostor)) == (102, 10_302)
     assert area_under_roc(genuine, impostor) >= 0.999
+
+
+def test_report_on_real_faces_shouts_that_they_are_few(repository, serve, shared, tmp_path):
+    aligned = shared / "data" / "faces_london" / "aligned"
+    with open(shared / "data" / "faces_london" / "faces.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    by_group: dict[str, list[str]] = {}
+    for row in rows:
+        if row["expression"] == "neutral":
+            by_group.setdefault(row["ethnicity_self_reported"], []).append(row["identity"])
+    lines = ["first,second,group,genuine,first_identity,second_identity"]
+    for group, identities in by_group.items():
+        if len(identities) < 2:
+            continue
+        for a, b in product(identities, identities):
+            first, second = aligned / f"{a}_neutral.png", aligned / f"{b}_smiling.png"
+            lines.append(f"{first},{second},{group},{int(a == b)},{a},{b}")
+    (tmp_path / "pairs.csv").write_text("\n".join(lines) + "\n")
+    with serve(repository) as running:
+        status = run(
+            lambda: app(
+                [
+                    *("evaluate", "pairs", str(tmp_path / "pairs.csv"), "--url", running.url),
+                    *("--out", str(tmp_path / "report"), "--bootstrap", "100"),
+                ]
+            )
+        )
+    assert status == 0
+    metrics = Metrics.load(tmp_path / "report" / "metrics.json")
+    assert set(metrics.groups) == {name for name, people in by_group.items() if len(people) > 1}
+    assert all(group.auc >= 0.999 for group in metrics.groups.values())
+    serious = [caution for caution in metrics.warnings if caution.severity == "serious"]
+    assert {caution.code for caution in serious} >= {"few_genuine"}
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.index("Do not rely on these figures") < page.index("Mean accuracy")
+    assert all(f"{name} has " in page for name in metrics.groups)
