@@ -14,11 +14,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from mstkd_client import FaceClient, MstkdClientError
+from mstkd_client import MstkdClientError
 from mstkd_serve.errors import MstkdError
+from mstkd_serve.fairness import Metrics, write_report
 from mstkd_serve.triton import Ports, TritonServer, locate
 from mstkd_training.pipeline import load_test_pairs
-from verification import ModelResult, draw_scores, verify_model
+from verification import draw_scores, verify_model
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -42,27 +43,21 @@ def export_all(training: Path, models: Path) -> dict[str, Path]:
     return {name: models / f"{name}.onnx" for name in artifacts}
 
 
-def evaluate(repository: Path, training: Path, picture: Path) -> None:
-    """Serve the repository and verify held-out identities with each of its models."""
+def verify_all(repository: Path, training: Path, out: Path) -> None:
+    """Serve the repository, verify held-out identities with each model, and report."""
     faces, pairs = load_test_pairs(training)
     names = sorted((path.name for path in repository.iterdir()), key=_order)
-    groups = [faces.group_names[index] for index in pairs.groups]
     console.print(f"\n[bold]$ mstkd-serve up --model-repo {repository}[/]")
     started = time.perf_counter()
     with TritonServer(locate(), repository, Ports(0, 0, 0)) as server:
         server.wait_ready(120)
         console.print(f"Ready after {time.perf_counter() - started:.1f} s on {server.url}.")
-        results = []
-        for name in names:
-            with FaceClient(server.url, model_name=name) as client:
-                begun = time.perf_counter()
-                embeddings = client.embed(faces.images)
-                seconds = time.perf_counter() - begun
-                results.append(
-                    verify_model(
-                        name, embeddings.vectors, pairs, groups, len(faces.images) / seconds
-                    )
-                )
+        results = {name: verify_model(server.url, name, faces, pairs) for name in names}
+    for name, (metrics, _) in results.items():
+        others = [other for key, (other, _) in results.items() if key != name]
+        metrics.save(out / "report" / name / "metrics.json")
+        write_report(metrics, out / "report" / name, others)
+    draw_scores(results["student"][0], out / "scores.png")
     console.print("\n[bold]Verification accuracy over gRPC, percent[/]")
     console.print(_table(results, faces.group_names))
     console.print(
@@ -70,8 +65,8 @@ def evaluate(repository: Path, training: Path, picture: Path) -> None:
         f"trained on, {len(pairs.genuine)} pairs; one global threshold a model, chosen on these "
         "pairs. STD: of the four accuracies, ddof 0. SER: largest error over smallest."
     )
-    draw_scores(results[-1], groups, pairs.genuine, picture)
-    console.print(f"Score distributions of the student: {picture}")
+    console.print(f"Score distributions of the student: {out / 'scores.png'}")
+    console.print(f"The student's report, against the others: {out}/report/student/report.html")
 
 
 def _order(name: str) -> tuple[int, str]:
@@ -79,15 +74,20 @@ def _order(name: str) -> tuple[int, str]:
     return {"ensemble": 1, "student": 2}.get(name, 0), name
 
 
-def _table(results: list[ModelResult], group_names: tuple[str, ...]) -> Table:
+def _table(results: dict[str, tuple[Metrics, float]], group_names: tuple[str, ...]) -> Table:
     table = Table("model", box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     for column in (*group_names, "mean", "STD", "SER", "faces/s"):
         table.add_column(column, justify="right")
-    for result in results:
-        own = result.accuracy
-        cells = [f"{own.accuracy[group]:.1f}" for group in group_names]
-        spread = [f"{own.mean:.1f}", f"{own.std:.2f}", f"{own.ser:.2f}"]
-        table.add_row(result.name, *cells, *spread, f"{result.faces_per_second:.0f}")
+    for name, (metrics, faces_per_second) in results.items():
+        summary = metrics.summary
+        table.add_row(
+            name,
+            *(f"{metrics.groups[group].accuracy:.1f}" for group in group_names),
+            f"{summary.accuracy_mean:.1f}",
+            f"{summary.std:.2f}",
+            "undefined" if summary.ser is None else f"{summary.ser:.2f}",
+            f"{faces_per_second:.0f}",
+        )
     return table
 
 
@@ -108,7 +108,7 @@ def main() -> int:
             *("mstkd-serve", "repo", "build", "--student", models["student"], *further),
             *("--target", "python", "--replace", "--out", repository),
         )
-        evaluate(repository, training, out / "scores.png")
+        verify_all(repository, training, out)
     except (MstkdError, MstkdClientError) as error:
         Console(stderr=True).print(f"error: {error}", markup=False)
         return 2

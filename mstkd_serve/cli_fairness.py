@@ -16,7 +16,7 @@ from mstkd_serve.fairness.calibrate import (
     fit_probability,
     write_calibration,
 )
-from mstkd_serve.fairness.cautions import training_leak
+from mstkd_serve.fairness.cautions import image_leaks, training_leak
 from mstkd_serve.fairness.evaluate import evaluate
 from mstkd_serve.fairness.gate import broken_limits, load_gate
 from mstkd_serve.fairness.pair_lists import read_pair_list
@@ -86,6 +86,9 @@ def evaluate_pairs(
     gate: GateOption = None,
     compare: CompareOption = None,
     training_identities: TrainingOption = None,
+    training_images: Annotated[
+        Path | None, typer.Option(help="Folder of training images, to look for leaks.")
+    ] = None,
 ) -> None:
     """Embed pairs of aligned faces with a model, and measure it."""
     if (model is None) == (url is None):
@@ -106,6 +109,8 @@ def evaluate_pairs(
             lambda done, total: bar.update(task, completed=done, total=total),
         )
     metrics = _measure(scores, description, threshold, bootstrap, seed, ddof, training_identities)
+    leaks = image_leaks(listed, training_images)
+    metrics = metrics.model_copy(update={"warnings": (*leaks, *metrics.warnings)})
     _finish(metrics, out, gate, compare or [])
 
 

@@ -1,12 +1,14 @@
 """What a reader must know before trusting the figures."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from mstkd_serve.errors import DataError
-from mstkd_serve.fairness.leaks import find_leaks
+from mstkd_serve.fairness.leaks import file_digests, find_leaks
+from mstkd_serve.fairness.pair_lists import ImagePair
 from mstkd_serve.fairness.rates import FEWEST_EXPECTED_ERRORS
 from mstkd_serve.fairness.schema import Caution, Metrics
 from mstkd_serve.fairness.scores import Scores
@@ -68,6 +70,47 @@ def training_leak(scores: Scores, training: Iterable[str]) -> Caution | None:
         message=f"{len(leaks)} of {len(tested)} test identities are in the training data, such as "
         f"{', '.join(leak.item for leak in leaks[:5])}: the figures are too good.",
     )
+
+
+def image_leaks(pairs: Sequence[ImagePair], training: Path | None = None) -> list[Caution]:
+    """Warn of image files (by content) in two groups, or also in a folder of training images.
+
+    Raises:
+        DataError: The folder holds no files.
+        OSError: A file cannot be read.
+    """
+    by_group: dict[str, set[Path]] = {}
+    for pair in pairs:
+        by_group.setdefault(pair.group, set()).update((pair.first, pair.second))
+    digests = {group: file_digests(sorted(paths)) for group, paths in by_group.items()}
+    found = []
+    shared = find_leaks(digests)
+    if shared:
+        first = digests[shared[0].places[0]][shared[0].item]
+        found.append(
+            Caution(
+                code="image_in_two_groups",
+                severity="serious",
+                message=f"{len(shared)} images are in more than one group, such as {first} "
+                f"({', '.join(shared[0].places)}).",
+            )
+        )
+    if training is not None:
+        trained = file_digests(sorted(path for path in training.rglob("*") if path.is_file()))
+        if not trained:
+            raise DataError(f"{training}: holds no files. Give the folder of training images.")
+        tested = {digest: path for images in digests.values() for digest, path in images.items()}
+        both = sorted(trained.keys() & tested.keys())
+        if both:
+            found.append(
+                Caution(
+                    code="trained_on_test_images",
+                    severity="serious",
+                    message=f"{len(both)} of {len(tested)} test images are in the training data, "
+                    f"such as {tested[both[0]]}: the figures are too good.",
+                )
+            )
+    return found
 
 
 def _about_groups(metrics: Metrics) -> list[Caution]:

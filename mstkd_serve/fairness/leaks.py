@@ -1,7 +1,9 @@
 """Identities and images that sit where they must not."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -33,3 +35,16 @@ def find_leaks(lists: Mapping[str, Iterable[str]]) -> list[Leak]:
     return [
         Leak(item, tuple(sorted(names))) for item, names in sorted(places.items()) if len(names) > 1
     ]
+
+
+def file_digests(paths: Iterable[Path]) -> dict[str, Path]:
+    """Return the SHA-256 of each file's bytes, with one path that has it.
+
+    Raises:
+        OSError: A file cannot be read.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        with path.open("rb") as stream:
+            found.setdefault(hashlib.file_digest(stream, "sha256").hexdigest(), path)
+    return found

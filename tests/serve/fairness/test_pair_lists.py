@@ -4,6 +4,7 @@ from PIL import Image
 
 from mstkd_serve.contract import Preprocessing
 from mstkd_serve.errors import ContractError, DataError, ServerError
+from mstkd_serve.fairness.cautions import image_leaks
 from mstkd_serve.fairness.leaks import find_leaks
 from mstkd_serve.fairness.pair_lists import read_pair_list
 from mstkd_serve.fairness.pair_scores import model_embedder, score_pairs, url_embedder
@@ -128,3 +129,16 @@ def test_a_file_without_contract_is_refused(tmp_path, recogniser):
 def test_leaks_name_the_places():
     leaks = find_leaks({"train": ["a", "b", "a"], "test": ["b", "c"], "other": ["b"]})
     assert [(leak.item, leak.places) for leak in leaks] == [("b", ("other", "test", "train"))]
+
+
+def test_images_in_two_groups_or_in_training_are_reported(csv_list, tmp_path, faces):
+    pairs = read_pair_list(csv_list)
+    codes = [caution.code for caution in image_leaks(pairs)]
+    assert codes == ["image_in_two_groups"]  # 1.png is in a pair of each group
+    save(tmp_path / "training" / "x" / "copy.png", faces[0])
+    (first,) = image_leaks(pairs[:2], tmp_path / "training")
+    assert first.code == "trained_on_test_images"
+    assert "1 of 3 test images" in first.message
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no files"):
+        image_leaks(pairs, tmp_path / "empty")
