@@ -27,6 +27,19 @@ class StepResult:
     shown: Mapping[str, Tensor]
 
 
+def classified(logits: Tensor, labels: Tensor) -> StepResult:
+    """Return the cross-entropy of a batch, and show the share of right classes.
+
+    Args:
+        logits: float32 `(B, classes)`.
+        labels: int64 `(B,)`.
+    """
+    correct = logits.argmax(1) == labels
+    return StepResult(
+        nn.functional.cross_entropy(logits, labels), {"accuracy": correct.float().mean()}
+    )
+
+
 Step = Callable[[Tensor, Tensor], StepResult]
 """From indices (int64 `(B,)`) and which of them to flip (bool `(B,)`) to a result."""
 

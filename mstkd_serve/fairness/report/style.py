@@ -41,6 +41,6 @@ svg{width:100%;height:auto;display:block}
 .impostor{fill:#D55E00;fill-opacity:.45;stroke:#D55E00}
 @media print{@page{size:A4;margin:14mm}body{background:#fff;font-size:11px}
 main{padding:0;max-width:none}section{break-inside:avoid;border:0;padding:6px 0}
-table{font-size:9px}th,td{padding:3px 4px}.wide{overflow:visible}
+table{font-size:9px}th,td{padding:3px 4px}.note{font-size:10px}.wide{overflow:visible}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 """

@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mstkd_serve.errors import DataError
 from mstkd_training.adaptors import build_adaptor
@@ -12,7 +11,7 @@ from mstkd_training.heads import ElasticArcFace
 from mstkd_training.recipe import AdaptorSection
 from mstkd_training.stages.data import read_faces
 from mstkd_training.stages.run import StageRun
-from mstkd_training.trainer import StepResult, fit
+from mstkd_training.trainer import StepResult, classified
 
 
 def train_adaptor(
@@ -51,21 +50,13 @@ def train_adaptor(
         chosen = vectors[indices.numpy(), flipped.numpy().astype(np.int64)]
         joined = torch.from_numpy(chosen.reshape(len(indices), in_dim)).float()
         logits = head(adaptor(joined), labels[indices])
-        correct = logits.argmax(1) == labels[indices]
-        return StepResult(
-            functional.cross_entropy(logits, labels[indices]),
-            {"accuracy": correct.float().mean()},
-        )
+        return classified(logits, labels[indices])
 
-    metrics = fit(
-        run.name,
+    metrics = run.fit(
         nn.ModuleDict({"adaptor": adaptor, "head": head}),
         step,
         samples=len(labels),
         section=section.optimiser,
-        seed=run.seed,
-        checkpoint=run.checkpoint,
-        reporter=run.reporter,
     )
     state = adaptor.state_dict()
     with writing_artifact(run.target) as draft:

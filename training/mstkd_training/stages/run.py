@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from mstkd_serve.contract import Preprocessing
 from mstkd_serve.errors import DataError
 from mstkd_training.artifact import Artifact
 from mstkd_training.checkpoint import Checkpoint
 from mstkd_training.manifest import Kind, Manifest, digest_of
 from mstkd_training.progress import Reporter
-from mstkd_training.recipe import Section
+from mstkd_training.recipe import OptimiserSection, Section
+from mstkd_training.trainer import Step, fit
 
 _REVISION = 1
 """Raised when a stage's code changes what it makes, so that old artifacts count as stale."""
@@ -71,6 +74,21 @@ class StageRun:
     def checkpoint(self) -> Checkpoint:
         """Where a stage that trains keeps its state until its artifact is written."""
         return Checkpoint(self.folder / f".{self.name}.checkpoint.pt", self.fingerprint)
+
+    def fit(
+        self, module: nn.Module, step: Step, *, samples: int, section: OptimiserSection
+    ) -> dict[str, float]:
+        """Train `module` in place with this stage's seed and checkpoint; see `trainer.fit`."""
+        return fit(
+            self.name,
+            module,
+            step,
+            samples=samples,
+            section=section,
+            seed=self.seed,
+            checkpoint=self.checkpoint,
+            reporter=self.reporter,
+        )
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest's fields that do not depend on what the stage computes."""

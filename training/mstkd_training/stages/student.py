@@ -17,7 +17,7 @@ from mstkd_training.heads import ElasticArcFace
 from mstkd_training.recipe import StudentSection
 from mstkd_training.stages.data import read_faces
 from mstkd_training.stages.run import StageRun
-from mstkd_training.trainer import StepResult, fit
+from mstkd_training.trainer import StepResult
 
 
 def distillation_loss(outputs: Tensor, targets: Tensor, weight: float = 10_000.0) -> Tensor:
@@ -92,15 +92,11 @@ def train_student(
             parts["head"] = ElasticArcFace(dim, classes, **section.head.model_dump())
     backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    metrics = fit(
-        run.name,
+    metrics = run.fit(
         nn.ModuleDict(parts),
         _step(parts, faces.images, vectors, labels, run.preprocessing, section),
         samples=len(labels),
         section=section.optimiser,
-        seed=run.seed,
-        checkpoint=run.checkpoint,
-        reporter=run.reporter,
     )
     with writing_artifact(run.target) as draft:
         draft.save_weights(backbone.state_dict())

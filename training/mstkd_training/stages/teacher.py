@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from mstkd_serve.errors import DataError
 from mstkd_training.artifact import Artifact, weights_digest, writing_artifact
@@ -13,7 +12,7 @@ from mstkd_training.heads import ElasticArcFace
 from mstkd_training.recipe import TeacherSection
 from mstkd_training.stages.data import read_faces
 from mstkd_training.stages.run import StageRun
-from mstkd_training.trainer import StepResult, fit
+from mstkd_training.trainer import StepResult, classified
 
 
 def teacher_name(group: str) -> str:
@@ -56,21 +55,13 @@ def train_teacher(run: StageRun, data: Artifact, section: TeacherSection, group:
     def step(indices: Tensor, flipped: Tensor) -> StepResult:
         pixels = face_batch(images, row_numbers[indices], flipped)
         logits = head(backbone(network_input(pixels, run.preprocessing)), labels[indices])
-        correct = logits.argmax(1) == labels[indices]
-        return StepResult(
-            functional.cross_entropy(logits, labels[indices]),
-            {"accuracy": correct.float().mean()},
-        )
+        return classified(logits, labels[indices])
 
-    metrics = fit(
-        run.name,
+    metrics = run.fit(
         nn.ModuleDict({"backbone": backbone, "head": head}),
         step,
         samples=len(rows),
         section=section.optimiser,
-        seed=run.seed,
-        checkpoint=run.checkpoint,
-        reporter=run.reporter,
     )
     state = backbone.state_dict()
     with writing_artifact(run.target) as draft:
