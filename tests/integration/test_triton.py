@@ -148,6 +148,16 @@ def test_a_server_that_cannot_run_is_one_clear_error(repository, tmp_path):
         server.wait_ready(10)
 
 
+def test_a_file_that_is_no_program_is_one_clear_error(repository, tmp_path):
+    broken = tmp_path / "tritonserver"
+    broken.write_bytes(b"\x00\x01")
+    broken.chmod(0o755)
+    server = TritonServer(Installation(broken), repository, Ports(0, 0, 0))
+    with pytest.raises(ServerError, match="cannot be started"):
+        server.start()
+    assert server.log_text() == ""
+
+
 def test_taken_port_is_named(repository):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

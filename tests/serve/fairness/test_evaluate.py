@@ -1,4 +1,7 @@
 import csv
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -228,3 +231,26 @@ def test_a_million_pairs_in_bounded_time(tmp_path):
     metrics = evaluate(scores)
     assert time.process_time() - started < 6  # 10 million within 60 s, reading included
     assert metrics.groups["a"].tar_at_far["1e-3"].supported
+
+
+@pytest.mark.slow
+def test_ten_million_pairs_within_a_minute_and_two_gibibytes(tmp_path):
+    rng = np.random.default_rng(0)
+    path, block = tmp_path / "scores.csv", 500_000
+    with path.open("w") as file:
+        file.write("group,genuine,score\n")
+        for _ in range(20):
+            genuine = rng.random(block) < 0.5
+            columns = (rng.choice(list("abcd"), block), genuine, rng.normal(0.5 * genuine, 0.15))
+            lines = (f"{g},{int(y)},{s:.6f}" for g, y, s in zip(*columns, strict=True))
+            file.write("\n".join(lines) + "\n")
+    command = [sys.executable, "-m", "mstkd_serve.cli", "evaluate", "scores", str(path)]
+    started = time.monotonic()
+    process = subprocess.Popen([*command, "--out", str(tmp_path / "out")])
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds, gibibytes = time.monotonic() - started, usage.ru_maxrss / 2**20
+    process.returncode = os.waitstatus_to_exitcode(status)
+    print(f"10 million pairs: {seconds:.1f} s, {gibibytes:.2f} GiB")
+    assert process.returncode == 0
+    assert seconds < 60
+    assert gibibytes < 2
