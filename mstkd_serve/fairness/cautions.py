@@ -157,8 +157,9 @@ def _about_identities(scores: Scores) -> list[Caution]:
     for key in ("first_identity", "second_identity"):
         if key not in scores.extra or "second_group" in scores.extra:
             return []
-        couples = np.unique(np.stack([scores.group, scores.extra[key]]), axis=1)
-        for group, code in couples.T:
+        names = len(scores.names[key])
+        for couple in np.unique(scores.group.astype(np.int64) * names + scores.extra[key]):
+            group, code = divmod(int(couple), names)
             lists[scores.group_names[group]].add(scores.names[key][code])
     leaks = find_leaks(lists)
     if not leaks:

@@ -60,7 +60,8 @@ def evaluate(
         model: What is known of the model.
 
     Raises:
-        DataError: The threshold is not finite, or only pairs across groups are left of a group.
+        DataError: The threshold is not finite, a second group is unknown, or only pairs across
+            groups are left of a group.
     """
     if threshold is not None and not np.isfinite(threshold):
         raise DataError(f"--threshold {threshold}: a finite number is needed.")
@@ -118,13 +119,30 @@ def evaluate(
     return metrics.model_copy(update={"warnings": cautions_about(metrics, scores)})
 
 
+def _second_group(scores: Scores) -> NDArray[np.integer]:
+    """Return each pair's second group as an index into `group_names`.
+
+    It is the first group where none is stated.
+
+    Raises:
+        DataError: A second group has no pairs of its own.
+    """
+    if "second_group" not in scores.extra:
+        return scores.group
+    places = {name: index for index, name in enumerate(scores.group_names)}
+    names = scores.names["second_group"]
+    if unknown := [name for name in names if name and name not in places]:
+        raise DataError(
+            f"{scores.source}: second_group {unknown[0]!r} is the group of no pair; known are "
+            f"{', '.join(scores.group_names)}. Correct its name, or add its pairs."
+        )
+    lookup = np.array([places.get(name, -1) for name in names])[scores.extra["second_group"]]
+    return np.where(lookup < 0, scores.group, lookup)
+
+
 def _within_groups(scores: Scores) -> NDArray[np.bool_]:
     """Tell which pairs lie within one group."""
-    if "second_group" not in scores.extra:
-        return np.ones(len(scores), np.bool_)
-    second = np.asarray(scores.names["second_group"], np.str_)[scores.extra["second_group"]]
-    first = np.asarray(scores.group_names, np.str_)[scores.group]
-    return np.asarray((second == first) | (second == ""), np.bool_)
+    return np.asarray(_second_group(scores) == scores.group, np.bool_)
 
 
 def _global_threshold(scores: Scores, members: dict[str, NDArray[np.int64]]) -> float:
@@ -200,10 +218,14 @@ def _joint_codes(
     scores: Scores, rows: NDArray[np.int64]
 ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """Give both columns of identities, which have codes of their own, codes in common."""
-    first = np.asarray(scores.names["first_identity"])[scores.extra["first_identity"][rows]]
-    second = np.asarray(scores.names["second_identity"])[scores.extra["second_identity"][rows]]
-    codes = np.unique(np.concatenate([first, second]), return_inverse=True)[1]
-    return codes[: len(rows)], codes[len(rows) :]
+    columns = ("first_identity", "second_identity")
+    joint = {name: 0 for column in columns for name in scores.names[column]}
+    joint = {name: code for code, name in enumerate(joint)}
+    first, second = (
+        np.array([joint[name] for name in scores.names[column]])[scores.extra[column][rows]]
+        for column in columns
+    )
+    return first, second
 
 
 def _identity_count(scores: Scores) -> int | None:
@@ -215,15 +237,15 @@ def _identity_count(scores: Scores) -> int | None:
 
 def _cross_group_fmr(scores: Scores, threshold: float) -> dict[str, float]:
     """Return the FMR of impostor pairs across each two groups."""
-    across = ~_within_groups(scores) & ~scores.genuine
-    if not across.any():
-        return {}
-    second = np.asarray(scores.names["second_group"], np.str_)[scores.extra["second_group"]]
-    first = np.asarray(scores.group_names, np.str_)[scores.group]
+    second = _second_group(scores)
+    rows = np.flatnonzero((second != scores.group) & ~scores.genuine)
+    ends = np.sort(np.stack([scores.group[rows], second[rows]]), axis=0)
+    couple = ends[0] * len(scores.group_names) + ends[1]
     found = {}
-    for a, b in sorted({tuple(sorted(p)) for p in zip(first[across], second[across], strict=True)}):
-        rows = across & (((first == a) & (second == b)) | ((first == b) & (second == a)))
-        found[f"{a}|{b}"] = float((scores.score[rows] >= threshold).mean())
+    for code in np.unique(couple):
+        a, b = divmod(int(code), len(scores.group_names))
+        accepted = scores.score[rows[couple == code]] >= threshold
+        found[f"{scores.group_names[a]}|{scores.group_names[b]}"] = float(accepted.mean())
     return found
 
 

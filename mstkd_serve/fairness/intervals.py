@@ -16,6 +16,9 @@ from mstkd_serve.fairness.schema import Interval
 
 LEVEL: Final = 0.95
 
+_MOST_VISITS = 200_000_000
+_FEWEST_REPLICATES = 50
+
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
@@ -48,7 +51,8 @@ def resample(decisions: Decisions, replicates: int, rng: np.random.Generator) ->
 
     Where identities are known they are resampled, with all their pairs, because pairs that share
     a face are not independent; a pair counts the product of how often its two identities were
-    drawn (once, if they are the same). Otherwise pairs are resampled, genuine and impostor apart,
+    drawn (once, if they are the same); above 200 million pairs times replicates there are fewer
+    replicates, at least 50. Otherwise pairs are resampled, genuine and impostor apart,
     which at a fixed threshold is a binomial draw.
     """
     genuine, wrong = decisions.genuine, decisions.wrong
@@ -64,6 +68,7 @@ def resample(decisions: Decisions, replicates: int, rng: np.random.Generator) ->
     both = np.concatenate([decisions.first_identity, decisions.second_identity])
     identities, codes = np.unique(both, return_inverse=True)
     first, second = codes[: len(genuine)], codes[len(genuine) :]
+    replicates = min(replicates, max(_FEWEST_REPLICATES, _MOST_VISITS // len(genuine)))
     rows = np.empty((replicates, 3))
     for replicate in range(replicates):
         drawn = np.bincount(

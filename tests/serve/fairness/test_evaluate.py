@@ -181,6 +181,13 @@ def test_optional_columns(tmp_path):
     assert metrics.groups["a"].accuracy_interval is not None
 
 
+def test_an_unknown_second_group_is_named(tmp_path):
+    rows = ["a,1,0.9,a", "a,0,0.1,", "a,0,0.2,zz"]
+    path = write(tmp_path / "a.csv", rows, "group,genuine,score,second_group")
+    with pytest.raises(DataError, match="second_group 'zz' is the group of no pair"):
+        evaluate(read_scores(path))
+
+
 def test_identities_in_two_groups_and_in_training_are_reported(tmp_path):
     header = "group,genuine,score,first_identity,second_identity"
     rows = ["a,1,0.9,p,p", "a,0,0.1,p,q", "b,1,0.9,q,q", "b,0,0.1,q,r"]
