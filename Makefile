@@ -3,10 +3,10 @@ HOME_DIR := $(CURDIR)/.mstkd
 PYTHON ?= python3
 VENV := $(HOME_DIR)/venv
 BIN := $(VENV)/bin
-export MSTKD_TRITON_HOME ?= $(HOME_DIR)/triton
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+unexport MSTKD_TRITON_HOME
 INSTALLED := $(VENV)/.installed
-SERVER := $(MSTKD_TRITON_HOME)/mstkd-triton.json
+SERVER := $(VENV)/tritonserver/mstkd-triton.json
 
 .PHONY: help setup demo test test-all lint types format bench docs image clean
 

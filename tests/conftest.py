@@ -16,8 +16,6 @@ from mstkd_serve.repository import ServingOptions, Target, build_repository
 from mstkd_serve.triton import Ports, TritonServer, locate
 
 ROOT = Path(__file__).parent.parent
-# As in the Makefile, for those who call pytest themselves.
-os.environ.setdefault("MSTKD_TRITON_HOME", str(ROOT / ".mstkd" / "triton"))
 
 
 @pytest.fixture(scope="session")

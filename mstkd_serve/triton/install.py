@@ -26,9 +26,15 @@ _RUNTIMES = ("onnxruntime", "openvino")
 
 
 def installed_home() -> Path:
-    """Return where the environment is or would be: `$MSTKD_TRITON_HOME` or the user's data dir."""
+    """Return where the environment is or would be.
+
+    That is `$MSTKD_TRITON_HOME`, else inside the virtual environment that runs this, so that it
+    is found from there and goes with it, else the user's data folder.
+    """
     if home := os.environ.get(HOME_VARIABLE):
         return Path(home).absolute()
+    if sys.prefix != sys.base_prefix:
+        return Path(sys.prefix) / "tritonserver"
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data) / "mstkd-serve" / "triton"
 
