@@ -21,13 +21,13 @@ from mstkd_serve.triton import Ports, TritonServer, locate
 from mstkd_training.pipeline import load_test_pairs
 from verification import draw_scores, verify_model
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False)
 
 
 def command(*words: object) -> None:
     """Print a command of ours and run it; stop where it fails."""
     texts = [str(word) for word in words]
-    console.print(f"\n[bold]$ {' '.join(texts)}[/]")
+    console.print(f"\n$ {' '.join(texts)}", style="bold")
     program = Path(sys.executable).parent / texts[0]
     status = subprocess.run([str(program), *texts[1:]], check=False).returncode
     if status != 0:
@@ -47,7 +47,7 @@ def verify_all(repository: Path, training: Path, out: Path) -> None:
     """Serve the repository, verify held-out identities with each model, and report."""
     faces, pairs = load_test_pairs(training)
     names = sorted((path.name for path in repository.iterdir()), key=_order)
-    console.print(f"\n[bold]$ mstkd-serve up --model-repo {repository}[/]")
+    console.print(f"\n$ mstkd-serve up --model-repo {repository}", style="bold")
     started = time.perf_counter()
     with TritonServer(locate(), repository, Ports(0, 0, 0)) as server:
         server.wait_ready(120)
@@ -58,7 +58,7 @@ def verify_all(repository: Path, training: Path, out: Path) -> None:
         metrics.save(out / "report" / name / "metrics.json")
         write_report(metrics, out / "report" / name, others)
     draw_scores(results["student"][0], out / "scores.png")
-    console.print("\n[bold]Verification accuracy over gRPC, percent[/]")
+    console.print("\nVerification accuracy over gRPC, percent", style="bold")
     console.print(_table(results, faces.group_names))
     console.print(
         f"{len(faces.images)} faces of {faces.identity_count} identities that no model was "

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from mstkd_serve import __version__
 from mstkd_serve.cli_fairness import calibrate_command, evaluate_app
@@ -26,8 +26,9 @@ USER_MISTAKE = 2
 CHECK_FAILED = 1
 INTERRUPTED = 130
 
-console = Console(highlight=False, soft_wrap=True)
-errors = Console(stderr=True, highlight=False, soft_wrap=True)
+# Paths and names may hold brackets, so text is never read as markup.
+console = Console(highlight=False, soft_wrap=True, markup=False)
+errors = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 repo = typer.Typer(no_args_is_help=True, help="Build and check Triton model repositories.")
@@ -175,9 +176,7 @@ def doctor(
     findings = examine(url)
     table = Table("model", "version", "contract", "golden embeddings")
     for finding in findings:
-        verdict = (
-            f"[red]{escape(finding.problem)}[/]" if finding.problem else str(finding.agreement)
-        )
+        verdict = Text(finding.problem or str(finding.agreement), "red" if finding.problem else "")
         table.add_row(finding.model, finding.version, finding.contract_id, verdict)
     console.print(table)
     if any(finding.problem for finding in findings):
@@ -213,7 +212,7 @@ def run(application: Callable[[], object]) -> int:
 
 
 def _print_error(text: str) -> None:
-    errors.print(f"[bold red]error:[/] {escape(text)}")
+    errors.print(Text("error: ", "bold red") + Text(text))
 
 
 def _preprocessing(contract: str | None, flip: bool, source: Path) -> Preprocessing | None:

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from mstkd_serve.errors import DataError
 from mstkd_serve.fairness.calibrate import (
@@ -31,7 +32,7 @@ _GATE_FAILED = 1
 evaluate_app = typer.Typer(
     no_args_is_help=True, help="Measure accuracy and its spread over groups; write a report."
 )
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, markup=False)
 
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the report; created.")]
 ThresholdOption = Annotated[
@@ -180,7 +181,7 @@ def _finish(metrics: Metrics, out: Path, gate: Path | None, compare: list[Path])
         return
     broken = broken_limits(limits, metrics)
     for sentence in broken:
-        console.print(f"[bold red]gate:[/] {sentence}")
+        console.print(Text("gate: ", "bold red") + Text(sentence))
     if broken:
         raise typer.Exit(_GATE_FAILED)
     console.print(f"Gate {gate}: every limit holds.")
@@ -207,4 +208,4 @@ def _show(metrics: Metrics) -> None:
         )
     for caution in metrics.warnings:
         style = "bold red" if caution.severity == "serious" else "yellow"
-        console.print(f"[{style}]{caution.severity}:[/] {caution.message}", markup=True)
+        console.print(Text(f"{caution.severity}: ", style) + Text(caution.message))

@@ -63,7 +63,7 @@ def bake(model: ModelProto, preprocessing: Preprocessing, embedding_dim: int) ->
 
     nodes = [*before, *graph.node, *after]
     for node in (*before, *after):
-        # ArcFaceONNX of insightface reads the names of the first nodes: keep ours telling.
+        # Not "Sub..." or "Mul...": insightface guesses preprocessing from such first names.
         node.name = f"mstkd_{node.op_type.lower()}_{node.output[0].rsplit('/', 1)[-1]}"
     del graph.node[:]
     graph.node.extend(nodes)

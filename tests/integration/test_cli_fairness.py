@@ -62,6 +62,20 @@ def test_evaluate_then_calibrate(tmp_path, scores, recogniser):
     assert "mstkd.calibration" in config
 
 
+def test_names_that_look_like_markup_are_printed_as_they_are(tmp_path, scores):
+    text = scores.read_text().replace("\na,", "\n[/red],").replace("\nb,", "\n[bold]b,")
+    odd = tmp_path / "[bold] odd.csv"
+    odd.write_text(text)
+    done = mstkd_serve("evaluate", "scores", odd, "--out", tmp_path / "[red]", "--bootstrap", 0)
+    assert done.returncode == 0, done.stderr
+    assert "[/red]" in done.stdout
+    assert "[red]/report.html" in done.stdout
+    assert "[bold]b" in done.stdout
+    done = mstkd_serve("evaluate", "scores", tmp_path / "[none]", "--out", tmp_path / "o")
+    assert done.returncode == 2
+    assert "[none]: no such file" in done.stderr
+
+
 def test_gate_decides_the_exit_status(tmp_path, scores):
     gate = tmp_path / "gate.yaml"
     arguments = ("evaluate", "scores", scores, "--out", tmp_path / "o", "--gate", gate)
