@@ -41,6 +41,10 @@ ThresholdOption = Annotated[
 BootstrapOption = Annotated[int, typer.Option(min=0, help="Replicates for intervals; 0: none.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")]
 DdofOption = Annotated[int, typer.Option(min=0, max=1, help="Degrees of freedom of STD.")]
+FmrOption = Annotated[
+    list[float] | None,
+    typer.Option("--fmr", help="A further FMR to find thresholds for; may be repeated."),
+]
 GateOption = Annotated[
     Path | None, typer.Option(help="YAML file of limits; exit 1 where one is broken.")
 ]
@@ -61,6 +65,7 @@ def evaluate_scores(
     bootstrap: BootstrapOption = 1000,
     seed: SeedOption = 0,
     ddof: DdofOption = 0,
+    fmr: FmrOption = None,
     gate: GateOption = None,
     compare: CompareOption = None,
     training_identities: TrainingOption = None,
@@ -69,7 +74,7 @@ def evaluate_scores(
     """Measure scores of any verifier."""
     scores = read_scores(file)
     model = ModelDescription(name=model_name or file.stem)
-    metrics = _measure(scores, model, threshold, bootstrap, seed, ddof, training_identities)
+    metrics = _measure(scores, model, threshold, bootstrap, seed, ddof, fmr, training_identities)
     _finish(metrics, out, gate, compare or [])
 
 
@@ -84,6 +89,7 @@ def evaluate_pairs(
     bootstrap: BootstrapOption = 1000,
     seed: SeedOption = 0,
     ddof: DdofOption = 0,
+    fmr: FmrOption = None,
     gate: GateOption = None,
     compare: CompareOption = None,
     training_identities: TrainingOption = None,
@@ -109,7 +115,9 @@ def evaluate_pairs(
             str(pairs),
             lambda done, total: bar.update(task, completed=done, total=total),
         )
-    metrics = _measure(scores, description, threshold, bootstrap, seed, ddof, training_identities)
+    metrics = _measure(
+        scores, description, threshold, bootstrap, seed, ddof, fmr, training_identities
+    )
     leaks = image_leaks(listed, training_images)
     metrics = metrics.model_copy(update={"warnings": (*leaks, *metrics.warnings)})
     _finish(metrics, out, gate, compare or [])
@@ -151,6 +159,7 @@ def _measure(
     bootstrap: int,
     seed: int,
     ddof: int,
+    fmr: list[float] | None,
     training: Path | None,
 ) -> Metrics:
     metrics = evaluate(
@@ -159,6 +168,7 @@ def _measure(
         ddof=1 if ddof else 0,
         bootstrap=bootstrap,
         seed=seed,
+        fmr_targets=fmr or (),
         model=model,
     )
     found = {"probability": fit_probability(scores)}

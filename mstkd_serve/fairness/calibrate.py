@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from mstkd_serve.calibration import Calibration, Probability
 from mstkd_serve.contract import FaceContract
@@ -14,15 +15,15 @@ from mstkd_serve.fairness.scores import Scores
 from mstkd_serve.files import atomic_path
 from mstkd_serve.graph import read_contract
 
-_MOST_PAIRS = 200_000
+_MOST_OF_A_KIND = 100_000
 
 
-def fit_probability(scores: Scores, seed: int = 0) -> Probability:
+def fit_probability(scores: Scores) -> Probability:
     """Fit a logistic map from score to the probability of "same identity".
 
     Platt, "Probabilistic outputs for support vector machines" (1999), with scikit-learn's
-    LogisticRegression, both kinds of pairs weighing the same. At most 200,000 pairs are used,
-    drawn at random.
+    LogisticRegression, both kinds of pairs weighing the same. Of more than 100,000 pairs of a
+    kind, that many quantiles stand for all.
 
     Raises:
         DataError: scikit-learn is not installed.
@@ -31,12 +32,19 @@ def fit_probability(scores: Scores, seed: int = 0) -> Probability:
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:
         raise DataError("calibration needs pip install 'mstkd-serve[report]'.") from error
-    rows = np.arange(len(scores))
-    if len(rows) > _MOST_PAIRS:
-        rows = np.random.default_rng(seed).choice(rows, _MOST_PAIRS, replace=False)
+    genuine, impostor = (_thinned(scores.score[scores.genuine == kind]) for kind in (True, False))
+    score = np.concatenate([genuine, impostor])[:, np.newaxis]
     model = LogisticRegression(class_weight="balanced", C=1e6, max_iter=1000)
-    model.fit(scores.score[rows, np.newaxis], scores.genuine[rows])
+    model.fit(score, np.arange(len(score)) < len(genuine))
     return Probability(slope=float(model.coef_[0, 0]), intercept=float(model.intercept_[0]))
+
+
+def _thinned(score: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the scores, ascending; of too many, evenly spaced ones."""
+    ascending = np.sort(score)
+    if len(ascending) <= _MOST_OF_A_KIND:
+        return ascending
+    return ascending[np.linspace(0, len(ascending) - 1, _MOST_OF_A_KIND).round().astype(np.int64)]
 
 
 def calibrate(
@@ -69,7 +77,10 @@ def calibrate(
     points = {point.fmr: point for point in metrics.calibration}
     if fmr not in points:
         known = ", ".join(f"{value:g}" for value in sorted(points, reverse=True))
-        raise DataError(f"--fmr {fmr:g}: the metrics hold thresholds for {known} only.")
+        raise DataError(
+            f"--fmr {fmr:g}: the metrics hold thresholds for {known} only. Evaluate again with "
+            f"--fmr {fmr:g}."
+        )
     point = points[fmr]
     if not point.supported and not allow_unsupported:
         fewest = min(group.impostor for group in metrics.groups.values())

@@ -1,5 +1,6 @@
 """From scores to everything that `metrics.json` holds."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -45,6 +46,7 @@ def evaluate(
     ddof: Literal[0, 1] = 0,
     bootstrap: int = 0,
     seed: int = 0,
+    fmr_targets: Sequence[float] = (),
     model: ModelDescription | None = None,
 ) -> Metrics:
     """Measure a verifier across groups.
@@ -57,11 +59,12 @@ def evaluate(
         ddof: Of STD over groups, 0 or 1.
         bootstrap: Number of replicates for intervals, 0 for none.
         seed: Of the bootstrap.
+        fmr_targets: Further false match rates to find thresholds for, between 0 and 1.
         model: What is known of the model.
 
     Raises:
-        DataError: The threshold is not finite, a second group is unknown, or only pairs across
-            groups are left of a group.
+        DataError: The threshold is not finite, an FMR is out of range, a second group is unknown,
+            or only pairs across groups are left of a group.
     """
     if threshold is not None and not np.isfinite(threshold):
         raise DataError(f"--threshold {threshold}: a finite number is needed.")
@@ -114,7 +117,7 @@ def evaluate(
         ),
         cross_group_fmr=_cross_group_fmr(scores, chosen),
         subgroups=_subgroups(scores, within, chosen),
-        calibration=calibration_points(groups),
+        calibration=calibration_points(groups, fmr_targets),
     )
     return metrics.model_copy(update={"warnings": cautions_about(metrics, scores)})
 

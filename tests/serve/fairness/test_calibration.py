@@ -54,8 +54,12 @@ def test_unsupported_and_unknown_rates_are_refused(scores):
     with pytest.raises(DataError, match="20000 impostor pairs a group do not support"):
         calibrate(metrics, "id", 1e-4)
     assert calibrate(metrics, "id", 1e-4, allow_unsupported=True).fmr == 1e-4
-    with pytest.raises(DataError, match="hold thresholds for"):
+    with pytest.raises(DataError, match=r"Evaluate again with --fmr 0\.02"):
         calibrate(metrics, "id", 0.02)
+    stated = calibrate(evaluate(scores, fmr_targets=[0.02]), "id", 0.02)
+    assert 0.01 < max(stated.group_fmr.values()) <= 0.02
+    with pytest.raises(DataError, match="between 0 and 1"):
+        evaluate(scores, fmr_targets=[0.0])
 
 
 def test_probability_is_that_of_the_logistic_model(scores):
