@@ -7,19 +7,27 @@ from typing import Final
 import numpy as np
 
 from mstkd_serve.errors import DataError
+from mstkd_serve.fairness.identities import COLUMNS, contradictions, identity_names
 from mstkd_serve.fairness.leaks import file_digests, find_leaks
 from mstkd_serve.fairness.pair_lists import ImagePair
 from mstkd_serve.fairness.rates import FEWEST_EXPECTED_ERRORS
 from mstkd_serve.fairness.schema import Caution, Metrics
 from mstkd_serve.fairness.scores import Scores
 
+UNEVEN: Final = 0.05
+"""Shares of genuine pairs further apart than this make accuracies of groups incomparable."""
 FEW_PAIRS: Final = 1000
 """Fewer pairs of a kind than this leave rates of a percent with ten errors or fewer."""
 
 
-def cautions_about(metrics: Metrics, scores: Scores) -> tuple[Caution, ...]:
-    """Return the warnings, serious ones first."""
-    found = [*_about_groups(metrics), *_about_identities(scores)]
+def serious_first(cautions: Iterable[Caution]) -> tuple[Caution, ...]:
+    """Sort warnings by severity, otherwise keeping their order."""
+    return tuple(sorted(cautions, key=lambda caution: caution.severity != "serious"))
+
+
+def cautions_about(metrics: Metrics) -> list[Caution]:
+    """Return the warnings that the figures themselves give rise to."""
+    found = [*_about_groups(metrics), *_about_mix(metrics)]
     if len(metrics.groups) == 1:
         found.append(
             Caution(
@@ -28,7 +36,7 @@ def cautions_about(metrics: Metrics, scores: Scores) -> tuple[Caution, ...]:
                 message="There is one group only: nothing can be said about fairness.",
             )
         )
-    if np.ptp(scores.score) == 0:
+    if len({value for group in metrics.groups.values() for value in group.det.threshold}) == 1:
         found.append(
             Caution(
                 code="constant_scores",
@@ -44,7 +52,30 @@ def cautions_about(metrics: Metrics, scores: Scores) -> tuple[Caution, ...]:
                 "accuracies at it are slightly optimistic. The ten-fold figures are not.",
             )
         )
-    return tuple(sorted(found, key=lambda caution: caution.severity != "serious"))
+    return found
+
+
+def cautions_about_pairs(scores: Scores) -> list[Caution]:
+    """Return the warnings that need the pairs themselves: about identities."""
+    found = _shared_identities(scores)
+    if wrong := contradictions(scores):
+        found.append(
+            Caution(
+                code="labels_contradict_identities",
+                severity="serious",
+                message=f"{wrong} pairs are called genuine though their identities differ, or "
+                "impostor though they are one: correct genuine or the identities.",
+            )
+        )
+    if any(column in scores.names for column in COLUMNS) and identity_names(scores) is None:
+        found.append(
+            Caution(
+                code="identities_incomplete",
+                message="Not every face has an identity, so identities were left out of account: "
+                "intervals take all pairs for independent, and are too narrow if they are not.",
+            )
+        )
+    return found
 
 
 def training_leak(scores: Scores, training: Iterable[str]) -> Caution | None:
@@ -53,13 +84,12 @@ def training_leak(scores: Scores, training: Iterable[str]) -> Caution | None:
     Raises:
         DataError: The scores name no identities.
     """
-    columns = [scores.names.get(key) for key in ("first_identity", "second_identity")]
-    if None in columns:
+    tested = identity_names(scores)
+    if tested is None:
         raise DataError(
             f"{scores.source}: names no identities, so leaks cannot be looked for. Add the "
-            "columns first_identity and second_identity."
+            "columns first_identity and second_identity, for every pair."
         )
-    tested = {name for column in columns if column for name in column}
     leaks = find_leaks({"training": (line.strip() for line in training), "test": tested})
     leaks = [leak for leak in leaks if leak.item]
     if not leaks:
@@ -136,6 +166,15 @@ def _about_groups(metrics: Metrics) -> list[Caution]:
                     "over groups are undefined, smoothed ones stand in their place.",
                 )
             )
+        if group.fnmr == 0:
+            found.append(
+                Caution(
+                    code="no_false_non_match",
+                    group=name,
+                    message=f"{name} has no false non-match at the global threshold: ratios of "
+                    "FNMR over groups are undefined, smoothed ones stand in their place.",
+                )
+            )
     unsupported = [
         name for name, group in metrics.groups.items() if not group.tar_at_far["1e-3"].supported
     ]
@@ -151,17 +190,30 @@ def _about_groups(metrics: Metrics) -> list[Caution]:
     return found
 
 
-def _about_identities(scores: Scores) -> list[Caution]:
+def _about_mix(metrics: Metrics) -> list[Caution]:
+    shares = [g.genuine / (g.genuine + g.impostor) for g in metrics.groups.values()]
+    if max(shares) - min(shares) <= UNEVEN and min(shares) >= 0.1 and max(shares) <= 0.9:
+        return []
+    return [
+        Caution(
+            code="uneven_mix",
+            message=f"Genuine pairs are {min(shares):.2g} to {max(shares):.2g} of a group's pairs. "
+            "Accuracies, SER and DemPar depend on that share: compare FMR and FNMR instead.",
+        )
+    ]
+
+
+def _shared_identities(scores: Scores) -> list[Caution]:
     """Report identities that sit in several groups."""
     lists: dict[str, set[str]] = {name: set() for name in scores.group_names}
-    for key in ("first_identity", "second_identity"):
+    for key in COLUMNS:
         if key not in scores.extra or "second_group" in scores.extra:
             return []
         names = len(scores.names[key])
         for couple in np.unique(scores.group.astype(np.int64) * names + scores.extra[key]):
             group, code = divmod(int(couple), names)
             lists[scores.group_names[group]].add(scores.names[key][code])
-    leaks = find_leaks(lists)
+    leaks = [leak for leak in find_leaks(lists) if leak.item]
     if not leaks:
         return []
     shown = ", ".join(f"{leak.item} ({', '.join(leak.places)})" for leak in leaks[:5])

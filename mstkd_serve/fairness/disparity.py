@@ -41,9 +41,10 @@ def spread_of(groups: Sequence[GroupCounts], ddof: Literal[0, 1] = 0) -> Spread:
       Gini(x) = n/(n-1) * sum_ij |x_i - x_j| / (2 n^2 mean(x)) (Howard et al., ICPRW 2022).
     - NIST: max FMR / geometric mean of FMR, likewise FNMR (NIST IR 8429).
 
-    Ratios with a zero in them say nothing finite: they are None, and beside them stand ratios of
+    Ratios with a zero in them say nothing: they are None, and beside them stand ratios of
     smoothed rates (count + 0.5) / (pairs + 1) (Jeffreys' prior, the posterior mean), which shrink
-    towards 1 where there are few pairs.
+    towards 1 where there are few pairs. Accuracy, SER and DemPar depend on the share of genuine
+    pairs: they compare groups only where that share is the same in all.
 
     Args:
         groups: At least one group.
@@ -80,15 +81,11 @@ def spread_of(groups: Sequence[GroupCounts], ddof: Literal[0, 1] = 0) -> Spread:
 
 
 def _max_over_min(rates: NDArray[np.float64]) -> float | None:
-    """Return the ratio; 1 where all rates are 0, None where some are."""
-    if rates.max() == 0:
-        return 1.0
+    """Return the ratio; None where a rate is 0, all of them included: 0/0 measures nothing."""
     return float(rates.max() / rates.min()) if rates.min() > 0 else None
 
 
 def _max_over_geomean(rates: NDArray[np.float64]) -> float | None:
-    if rates.max() == 0:
-        return 1.0
     return float(rates.max() / np.exp(np.log(rates).mean())) if rates.min() > 0 else None
 
 

@@ -53,7 +53,10 @@ def load_gate(path: Path) -> Gate:
 
 
 def broken_limits(gate: Gate, metrics: Metrics) -> list[str]:
-    """Return a sentence for each limit that is broken; an undefined figure breaks its limit.
+    """Return a sentence for each limit that is broken.
+
+    A figure that is undefined, or a rate that its group's impostor pairs cannot support, breaks
+    its limit: neither proves anything.
 
     Raises:
         DataError: A figure named in the gate does not exist.
@@ -67,11 +70,20 @@ def broken_limits(gate: Gate, metrics: Metrics) -> list[str]:
         for place, value in found.items():
             if not isinstance(value, int | float):
                 broken.append(f"{place} is undefined")
+            elif not _supported(tree, place):
+                broken.append(f"{place} has too few impostor pairs to be known")
             elif limit.max is not None and value > limit.max:
                 broken.append(f"{place} is {value:.6g}, above {limit.max:g}")
             elif limit.min is not None and value < limit.min:
                 broken.append(f"{place} is {value:.6g}, below {limit.min:g}")
     return broken
+
+
+def _supported(tree: Any, place: str) -> bool:
+    """Tell whether a figure does not stand beside a `supported` that is false."""
+    for step in place.split(".")[:-1]:
+        tree = tree[step]
+    return bool(tree.get("supported", True))
 
 
 def _find(tree: Any, steps: list[str], place: str = "") -> dict[str, Any]:

@@ -46,6 +46,15 @@ class Decisions:
     second_identity: NDArray[np.integer] | None = None
 
 
+@dataclass(frozen=True)
+class GroupIntervals:
+    """Intervals of one group's rates; None where there were too few replicates."""
+
+    accuracy: Interval | None
+    fmr: Interval | None
+    fnmr: Interval | None
+
+
 def resample(decisions: Decisions, replicates: int, rng: np.random.Generator) -> Resampled:
     """Draw replicates of a group's rates.
 
@@ -92,6 +101,48 @@ def _weighted_rates(
     return (float(accuracy), float(matched / negatives), float(missed / positives))
 
 
+def group_intervals(decisions: Decisions, resampled: Resampled) -> GroupIntervals:
+    """Return the intervals of one group's rates.
+
+    A bootstrap of pairs without a single error knows of no error: its interval would be a point.
+    There stands the exact interval of Clopper and Pearson (Biometrika, 1934), which for no error
+    in n is 0 to 1 - 0.025^(1/n); n is the number of identities where they are known (those with
+    pairs of the kind), since pairs that share a face are not independent, else of pairs.
+    """
+    genuine, wrong = decisions.genuine, decisions.wrong
+    everything = np.ones(len(genuine), np.bool_)
+    fmr, fnmr, error = (
+        _rate_interval(values, wrong[rows], _independent(decisions, rows))
+        for values, rows in (
+            (resampled.fmr, ~genuine),
+            (resampled.fnmr, genuine),
+            (1 - resampled.accuracy / 100, everything),
+        )
+    )
+    accuracy = error and Interval(low=100 * (1 - error.high), high=100 * (1 - error.low))
+    return GroupIntervals(accuracy, fmr, fnmr)
+
+
+def _independent(decisions: Decisions, rows: NDArray[np.bool_]) -> int:
+    """Return the number of pairs that may be taken for independent."""
+    pairs = int(np.count_nonzero(rows))
+    if decisions.first_identity is None or decisions.second_identity is None:
+        return pairs
+    faces = np.concatenate([decisions.first_identity[rows], decisions.second_identity[rows]])
+    return min(pairs, len(np.unique(faces)))
+
+
+def _rate_interval(
+    values: NDArray[np.float64], wrong: NDArray[np.bool_], trials: int
+) -> Interval | None:
+    margin = 1 - float(((1 - LEVEL) / 2) ** (1 / trials))
+    if not wrong.any():
+        return Interval(low=0.0, high=margin)
+    if wrong.all():
+        return Interval(low=1 - margin, high=1.0)
+    return interval(values)
+
+
 def interval(values: NDArray[np.float64]) -> Interval | None:
     """Return the central 95 % of replicates; None where there are fewer than 20."""
     if len(values) < 20:
@@ -103,7 +154,12 @@ def interval(values: NDArray[np.float64]) -> Interval | None:
 def summary_intervals(
     groups: Mapping[str, Resampled], ddof: int
 ) -> tuple[Interval | None, Interval | None]:
-    """Return the intervals of the mean accuracy and of its STD over groups."""
+    """Return the intervals of the mean accuracy and of its STD over groups.
+
+    They are None where no group has an error: nothing is known then of how far they move.
+    """
+    if all((group.accuracy == 100).all() for group in groups.values()):
+        return None, None
     shortest = min(len(group.accuracy) for group in groups.values())
     table = np.stack([group.accuracy[:shortest] for group in groups.values()])
     spread = table.std(axis=0, ddof=ddof) if len(groups) > ddof else np.zeros(shortest)

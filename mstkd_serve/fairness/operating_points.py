@@ -27,10 +27,12 @@ def calibration_points(
     targets = sorted({*FMR_TARGETS, *further}, reverse=True)
     if not all(0 < target < 1 for target in targets):
         raise DataError(f"false match rates must lie between 0 and 1, got {list(further)}.")
-    pooled = np.sort(np.concatenate([group.impostor for group in groups.values()]))
+    total = sum(len(group.impostor) for group in groups.values())
+    most = int(targets[0] * total) + 2  # only these highest scores decide
+    highest = np.sort(np.concatenate([group.impostor[-most:] for group in groups.values()]))
     points = []
     for target in targets:
-        for_all = threshold_at_fmr(pooled, target)
+        for_all = threshold_at_fmr(highest, target, total)
         for_worst = max(threshold_at_fmr(group.impostor, target) for group in groups.values())
         points.append(
             CalibrationPoint(

@@ -44,14 +44,17 @@ def read_pair_list(path: Path) -> list[ImagePair]:
     Raises:
         DataError: The list is missing or malformed (with the line), or names a missing image.
     """
-    if path.is_dir():
-        pairs = _read_rfw(path)
-    elif path.suffix == ".csv":
-        pairs = _read_csv(path)
-    elif path.is_file():
-        pairs = _read_named(path, path.parent, path.parent.name, skip_header=True)
-    else:
+    if not path.exists():
         raise DataError(f"{path}: no such file or folder. Give a list of pairs.")
+    try:
+        if path.is_dir():
+            pairs = _read_rfw(path)
+        elif path.suffix == ".csv":
+            pairs = _read_csv(path)
+        else:
+            pairs = _read_named(path, path.parent, path.parent.name, skip_header=True)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path}: not a readable list of pairs ({error}).") from error
     if not pairs:
         raise DataError(f"{path}: lists no pairs.")
     for pair in pairs:
@@ -62,8 +65,6 @@ def read_pair_list(path: Path) -> list[ImagePair]:
 
 
 def _read_csv(path: Path) -> list[ImagePair]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such file. Give a list of pairs.")
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)
         missing = [name for name in _NEEDED if name not in (reader.fieldnames or ())]
@@ -71,6 +72,9 @@ def _read_csv(path: Path) -> list[ImagePair]:
             raise DataError(f"{path}: has no column {', '.join(missing)}.")
         pairs = []
         for row in reader:
+            empty = [name for name in _NEEDED if not row[name]]
+            if empty:
+                raise DataError(f"{path}: line {reader.line_num} has no {', '.join(empty)}.")
             if row["genuine"] not in ("0", "1"):
                 raise DataError(
                     f"{path}: line {reader.line_num} has genuine {row['genuine']!r}; "

@@ -19,6 +19,7 @@ from mstkd_serve.fairness.scores import Scores
 from mstkd_serve.graph import INPUT_NAME, OUTPUT_NAME
 
 _BATCH = 32
+_PAIRS = 10_000
 _TIMEOUT = 60.0
 
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -55,8 +56,9 @@ def url_embedder(url: str, model_name: str = "student") -> Iterator[tuple[Embed,
 
             def embed(faces: NDArray[np.uint8]) -> NDArray[np.float32]:
                 rows = []
-                for start in range(0, len(faces), config.max_batch_size):
-                    chunk = faces[start : start + config.max_batch_size]
+                most = max(config.max_batch_size, 1)
+                for start in range(0, len(faces), most):
+                    chunk = faces[start : start + most]
                     request = InferInput(INPUT_NAME, list(chunk.shape), "UINT8")
                     request.set_data_from_numpy(chunk)
                     answer = client.infer(model_name, [request], client_timeout=_TIMEOUT)
@@ -96,9 +98,13 @@ def score_pairs(
         parts.append(embed(np.stack([_read_face(path) for path in chunk])))
         progress(start + len(chunk), len(images))
     vectors = np.concatenate(parts).astype(np.float64)
-    first = vectors[[place[pair.first] for pair in pairs]]
-    second = vectors[[place[pair.second] for pair in pairs]]
-    return _scores(pairs, np.einsum("pd,pd->p", first, second), source)
+    first = np.array([place[pair.first] for pair in pairs])
+    second = np.array([place[pair.second] for pair in pairs])
+    score = np.empty(len(pairs))
+    for start in range(0, len(pairs), _PAIRS):
+        rows = slice(start, start + _PAIRS)
+        score[rows] = np.einsum("pd,pd->p", vectors[first[rows]], vectors[second[rows]])
+    return _scores(pairs, score, source)
 
 
 def _scores(pairs: Sequence[ImagePair], score: NDArray[np.float64], source: str) -> Scores:
@@ -134,5 +140,11 @@ def _read_face(path: Path) -> NDArray[np.uint8]:
                     "RGB face is needed."
                 )
             return np.asarray(image, np.uint8)
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        SyntaxError,  # Pillow's word for a broken PNG
+        ValueError,
+        UnidentifiedImageError,
+        Image.DecompressionBombError,
+    ) as error:
         raise DataError(f"{path}: not a readable image.") from error

@@ -49,11 +49,11 @@ class GroupScores:
 
     def false_matches(self, threshold: float) -> int:
         """Count the impostor pairs that are accepted."""
-        return len(self.impostor) - int(np.searchsorted(self.impostor, threshold, "left"))
+        return len(self.impostor) - int(below(self.impostor, threshold))
 
     def false_non_matches(self, threshold: float) -> int:
         """Count the genuine pairs that are rejected."""
-        return int(np.searchsorted(self.genuine, threshold, "left"))
+        return int(below(self.genuine, threshold))
 
     def fmr(self, threshold: float) -> float:
         """Return the share of impostor pairs that are accepted."""
@@ -82,7 +82,28 @@ class GroupScores:
         return rate * len(self.impostor) >= FEWEST_EXPECTED_ERRORS * (1 - 1e-9)
 
 
-def threshold_at_fmr(impostor: NDArray[np.floating], target: float) -> float:
+def below(
+    ascending: NDArray[np.floating], threshold: float | NDArray[np.floating]
+) -> NDArray[np.intp]:
+    """Count the scores below thresholds.
+
+    A float32 threshold is found for float32 scores, so that millions need not be copied.
+
+    Args:
+        ascending: `(P,)`.
+        threshold: One, or `(T,)`.
+    """
+    wanted = np.asarray(threshold, np.float64)
+    if ascending.dtype != np.float32:
+        return np.asarray(np.searchsorted(ascending, wanted, "left"))
+    near = wanted.astype(np.float32)
+    near = np.where(near < wanted, np.nextafter(near, np.float32(np.inf)), near)
+    return np.asarray(np.searchsorted(ascending, near, "left"))
+
+
+def threshold_at_fmr(
+    impostor: NDArray[np.floating], target: float, total: int | None = None
+) -> float:
     """Return the lowest threshold with an FMR of at most `target`.
 
     It lies just above the highest impostor score that must be rejected, so ties are rejected
@@ -91,8 +112,9 @@ def threshold_at_fmr(impostor: NDArray[np.floating], target: float) -> float:
     Args:
         impostor: Ascending scores, at least one.
         target: 0 to 1.
+        total: Number of impostor pairs where `impostor` holds only the highest scores.
     """
-    allowed = int(np.floor(target * len(impostor) * (1 + 1e-12)))
+    allowed = int(np.floor(target * (total or len(impostor)) * (1 + 1e-12)))
     if allowed >= len(impostor):
         return float(impostor[0])
     return float(np.nextafter(np.float64(impostor[-allowed - 1]), np.inf))
@@ -110,12 +132,30 @@ def tar_at_far(scores: GroupScores, target: float) -> TarAtFar:
 
 
 def equal_error_rate(scores: GroupScores) -> float:
-    """Return the mean of FMR and FNMR where they are closest, over all thresholds."""
-    thresholds = np.unique(np.concatenate([scores.genuine, scores.impostor]))
-    fnmr = np.searchsorted(scores.genuine, thresholds, "left") / len(scores.genuine)
-    fmr = 1 - np.searchsorted(scores.impostor, thresholds, "left") / len(scores.impostor)
+    """Return the mean of FMR and FNMR where they are closest, over all thresholds.
+
+    FNMR - FMR rises with the threshold, so only the scores around the two genuine ones between
+    which it changes sign are looked at.
+    """
+    genuine = np.unique(scores.genuine)
+    balance = _rates(scores, genuine)
+    last = int(np.flatnonzero(balance[1] <= balance[0])[-1])
+    top = float(genuine[last + 1]) if last + 1 < len(genuine) else np.inf
+    between = scores.impostor[
+        int(below(scores.impostor, float(genuine[last]))) : int(below(scores.impostor, top))
+    ]
+    tried = np.unique(np.concatenate([genuine[last : last + 2], between]))
+    fmr, fnmr = _rates(scores, tried)
     nearest = np.argmin(np.abs(fmr - fnmr))
     return float((fmr[nearest] + fnmr[nearest]) / 2)
+
+
+def _rates(
+    scores: GroupScores, thresholds: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return FMR and FNMR at each threshold."""
+    fmr = (len(scores.impostor) - below(scores.impostor, thresholds)) / len(scores.impostor)
+    return fmr, below(scores.genuine, thresholds) / len(scores.genuine)
 
 
 def area_under_curve(scores: GroupScores) -> float:
@@ -123,20 +163,23 @@ def area_under_curve(scores: GroupScores) -> float:
 
     This is the area under the ROC curve (Hanley and McNeil, Radiology 1982).
     """
-    below = np.searchsorted(scores.impostor, scores.genuine, "left")
+    lower = np.searchsorted(scores.impostor, scores.genuine, "left")
     up_to = np.searchsorted(scores.impostor, scores.genuine, "right")
-    return float((below + up_to).mean() / 2 / len(scores.impostor))
+    return float((lower + up_to).mean() / 2 / len(scores.impostor))
 
 
 def d_prime(scores: GroupScores) -> float | None:
-    """Return `(mean_g - mean_i) / sqrt((var_g + var_i) / 2)`; None where both variances are 0.
+    """Return `(mean_g - mean_i) / sqrt((var_g + var_i) / 2)`; None where neither varies.
 
     Daugman, "Biometric decision landscapes" (2000). It describes normal distributions only.
     """
-    variance = (np.var(scores.genuine) + np.var(scores.impostor)) / 2
-    if variance == 0:
+    if np.ptp(scores.genuine) == 0 and np.ptp(scores.impostor) == 0:
         return None
-    return float((scores.genuine.mean() - scores.impostor.mean()) / np.sqrt(variance))
+    variance = (
+        np.var(scores.genuine, dtype=np.float64) + np.var(scores.impostor, dtype=np.float64)
+    ) / 2
+    distance = scores.genuine.mean(dtype=np.float64) - scores.impostor.mean(dtype=np.float64)
+    return float(distance / np.sqrt(variance))
 
 
 def det_curve(scores: GroupScores) -> DetCurve:
@@ -147,10 +190,11 @@ def det_curve(scores: GroupScores) -> DetCurve:
     ]
     from_genuine = scores.genuine[(shares * (len(scores.genuine) - 1)).round().astype(np.int64)]
     thresholds = np.unique(np.concatenate([from_impostors, from_genuine]).astype(np.float64))
+    fmr, fnmr = _rates(scores, thresholds)
     return DetCurve(
         threshold=tuple(thresholds.tolist()),
-        fmr=tuple(scores.fmr(t) for t in thresholds),
-        fnmr=tuple(scores.fnmr(t) for t in thresholds),
+        fmr=tuple(fmr.tolist()),
+        fnmr=tuple(fnmr.tolist()),
     )
 
 

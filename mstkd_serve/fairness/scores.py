@@ -20,6 +20,7 @@ OPTIONAL: Final[tuple[str, ...]] = (
     "second_identity",
 )
 _TRUTH: Final = {"1": True, "0": False, "true": True, "false": False, "True": True, "False": False}
+_LARGEST = 1e100  # the square of a score must be finite
 _ROWS = 5_000  # small blocks: large ones keep the garbage collector busy
 
 
@@ -55,11 +56,12 @@ class Scores:
             )
         if len(self.score) == 0:
             raise DataError(f"{self.source}: there are no pairs.")
-        unusable = np.flatnonzero(~np.isfinite(self.score))
+        unusable = np.flatnonzero(~(np.abs(self.score) <= _LARGEST))
         if len(unusable):
             raise DataError(
-                f"{self.source}: {len(unusable)} scores are not finite, the first is that of pair "
-                f"{int(unusable[0])} (counted from 0). Drop these pairs, or score them again."
+                f"{self.source}: {len(unusable)} scores are not finite (or beyond 1e100); "
+                f"the first is that of pair {int(unusable[0])} (counted from 0). Drop these "
+                "pairs, or score them again."
             )
         for index, name in enumerate(self.group_names):
             members = self.genuine[self.group == index]
@@ -154,7 +156,7 @@ def _parquet_blocks(path: Path) -> Iterator[dict[str, list[Any]]]:
             block = batch.to_pydict()
             for name in wanted:
                 if name != "score":
-                    block[name] = [str(value) for value in block[name]]
+                    block[name] = ["" if value is None else str(value) for value in block[name]]
             yield block
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({error}).") from error
@@ -190,6 +192,9 @@ class _Columns:
             return self._converted(name, values, float, np.float64)
         if name == "genuine":
             return self._converted(name, values, _TRUTH.__getitem__, np.bool_)
+        if name == "group" and not all(values):
+            row = self._rows + [bool(value) for value in values].index(False) + 1
+            raise DataError(f"{self._source}: row {row} has no group. Name it, or drop the pair.")
         codes = self._codes.setdefault(name, {})
         return np.array([codes.setdefault(text, len(codes)) for text in values], np.int32)
 

@@ -1,28 +1,36 @@
 """The threshold that decides most pairs rightly, and LFW's ten folds around it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+
+from mstkd_serve.fairness.rates import GroupScores, below
 
 _FOLDS = 10
 
 
-def best_threshold_of(
-    score: NDArray[np.floating], genuine: NDArray[np.bool_], weight: NDArray[np.floating]
-) -> float:
-    """Return the threshold with the largest weight of right decisions.
+def best_threshold(groups: Sequence[GroupScores]) -> float:
+    """Return the threshold with the best mean accuracy over groups, exactly.
 
-    Every distinct score is tried, exactly; of equally good ones the lowest is returned.
+    Raising a threshold to the next genuine score only rejects more impostors, so the best one is
+    a genuine score; or it lies just above every score, where rejecting all pairs is best. Of
+    equally good ones the lowest is returned.
 
     Args:
-        score: `(P,)`, at least one.
-        genuine: `(P,)`.
-        weight: `(P,)`, what a right decision on the pair counts.
+        groups: At least one; each weighs the same, whatever its number of pairs.
     """
-    order = np.argsort(score, kind="stable")
-    ascending = score[order]
-    gain = np.where(genuine, -weight, weight)[order]
-    starts = np.flatnonzero(np.diff(ascending, prepend=-np.inf))
-    return float(ascending[starts[_best_start(gain, starts)]])
+    tried = np.unique(np.concatenate([group.genuine for group in groups]).astype(np.float64))
+    highest = np.float64(max(group.impostor[-1] for group in groups))
+    if highest >= tried[-1]:
+        tried = np.append(tried, np.nextafter(highest, np.inf))
+    right = np.zeros(len(tried))
+    for group in groups:
+        pairs = len(group.genuine) + len(group.impostor)
+        accepted = len(group.genuine) - below(group.genuine, tried)
+        right += (accepted + below(group.impostor, tried)) / pairs
+    # Sums of rounded shares tie only nearly.
+    return float(tried[np.flatnonzero(right >= right.max() - 1e-12)[0]])
 
 
 def ten_fold_accuracy(
@@ -58,18 +66,14 @@ def ten_fold_accuracy(
     accuracies = []
     for number in numbers:
         held_out = fold == number
-        others = score[~held_out]
-        starts = np.flatnonzero(np.diff(others, prepend=-np.inf))
-        threshold = others[starts[_best_start(gain[~held_out], starts)]]
+        threshold = _best_of_sorted(score[~held_out], gain[~held_out])
         accuracies.append(np.mean((score[held_out] >= threshold) == genuine[held_out]))
     return float(100 * np.mean(accuracies))
 
 
-def _best_start(gain: NDArray[np.floating], starts: NDArray[np.integer]) -> int:
-    """Return which start of equal scores is best: those below it are rejected.
-
-    `gain` is what rejecting a pair changes. Sums of rounded weights tie only nearly, so the
-    lowest within rounding is taken.
-    """
-    rejected = np.concatenate([[0.0], np.cumsum(gain)])[starts]
-    return int(np.flatnonzero(rejected >= rejected.max() - 1e-12)[0])
+def _best_of_sorted(score: NDArray[np.floating], gain: NDArray[np.floating]) -> float:
+    """Return the lowest best threshold of ascending scores: rejecting a pair changes `gain`."""
+    starts = np.flatnonzero(np.diff(score, prepend=-np.inf))
+    tried = np.append(score[starts], np.nextafter(score[-1], np.inf))
+    rejected = np.concatenate([[0.0], np.cumsum(gain)])[np.append(starts, len(score))]
+    return float(tried[np.argmax(rejected)])

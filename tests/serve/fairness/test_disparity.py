@@ -33,9 +33,11 @@ def test_zero_in_a_ratio_is_undefined_and_smoothed():
     assert spread_of([GroupCounts(9, 9, 0, 0), GroupCounts(9, 9, 1, 0)]).ser is None
 
 
-def test_no_errors_anywhere_is_perfectly_fair():
+def test_no_errors_anywhere_measure_no_ratio():
     spread = spread_of([GroupCounts(10, 10, 0, 0)] * 3)
-    assert (spread.ser, spread.ir, spread.garbe, spread.fdr, spread.std) == (1, 1, 0, 1, 0)
+    assert (spread.garbe, spread.fdr, spread.std, spread.fmr_ratio_smoothed) == (0, 1, 0, 1)
+    undefined = (spread.ser, spread.ir, spread.nist_fmr_max_geomean, spread.nist_fnmr_max_geomean)
+    assert undefined == (None,) * 4
 
 
 def test_one_group_has_no_gini():
