@@ -19,7 +19,7 @@ from mstkd_serve.fairness.calibrate import (
 )
 from mstkd_serve.fairness.cautions import image_leaks, training_leak
 from mstkd_serve.fairness.evaluate import evaluate
-from mstkd_serve.fairness.gate import broken_limits, load_gate
+from mstkd_serve.fairness.gate import Gate, broken_limits, load_gate
 from mstkd_serve.fairness.pair_lists import read_pair_list
 from mstkd_serve.fairness.pair_scores import model_embedder, score_pairs, url_embedder
 from mstkd_serve.fairness.report import write_report
@@ -72,10 +72,11 @@ def evaluate_scores(
     model_name: Annotated[str | None, typer.Option(help="Name of the model measured.")] = None,
 ) -> None:
     """Measure scores of any verifier."""
+    limits, others = _read_beside(gate, compare)
     scores = read_scores(file)
     model = ModelDescription(name=model_name or file.stem)
     metrics = _measure(scores, model, threshold, bootstrap, seed, ddof, fmr, training_identities)
-    _finish(metrics, out, gate, compare or [])
+    _finish(metrics, out, limits, others)
 
 
 @evaluate_app.command("pairs")
@@ -100,6 +101,7 @@ def evaluate_pairs(
     """Embed pairs of aligned faces with a model, and measure it."""
     if (model is None) == (url is None):
         raise DataError("give either --model M.onnx or --url HOST:PORT.")
+    limits, others = _read_beside(gate, compare)
     listed = read_pair_list(pairs)
     with contextlib.ExitStack() as stack:
         if model is not None:
@@ -120,7 +122,7 @@ def evaluate_pairs(
     )
     leaks = image_leaks(listed, training_images)
     metrics = metrics.model_copy(update={"warnings": (*leaks, *metrics.warnings)})
-    _finish(metrics, out, gate, compare or [])
+    _finish(metrics, out, limits, others)
 
 
 def calibrate_command(
@@ -145,6 +147,10 @@ def calibrate_command(
         allow_unsupported=allow_unsupported,
     )
     write_calibration(model, calibration)
+    if metrics.model.contract_id is None:
+        console.print(
+            f"note: {metrics_file} does not say which model it measured: see that it was this one."
+        )
     worst = max(calibration.group_fmr.values())
     console.print(
         f"{model}: accepts from a cosine of {calibration.threshold:.4f} on (FMR {fmr:g}, "
@@ -179,10 +185,15 @@ def _measure(
     return metrics.model_copy(update=found)
 
 
-def _finish(metrics: Metrics, out: Path, gate: Path | None, compare: list[Path]) -> None:
+def _read_beside(
+    gate: Path | None, compare: list[Path] | None
+) -> tuple[Gate | None, list[Metrics]]:
+    """Read the limits and the other models, before anything that takes long."""
+    return load_gate(gate) if gate else None, [Metrics.load(path) for path in compare or []]
+
+
+def _finish(metrics: Metrics, out: Path, limits: Gate | None, others: list[Metrics]) -> None:
     """Write everything, show the summary, and hold the gate."""
-    limits = load_gate(gate) if gate else None
-    others = [Metrics.load(path) for path in compare]
     metrics.save(out / METRICS_FILE)
     write_report(metrics, out, others)
     _show(metrics)
@@ -194,7 +205,7 @@ def _finish(metrics: Metrics, out: Path, gate: Path | None, compare: list[Path])
         console.print(Text("gate: ", "bold red") + Text(sentence))
     if broken:
         raise typer.Exit(_GATE_FAILED)
-    console.print(f"Gate {gate}: every limit holds.")
+    console.print("Gate: every limit holds.")
 
 
 def _show(metrics: Metrics) -> None:

@@ -1,6 +1,6 @@
 """What a reader must know before trusting the figures."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ from mstkd_serve.fairness.pair_lists import ImagePair
 from mstkd_serve.fairness.rates import FEWEST_EXPECTED_ERRORS
 from mstkd_serve.fairness.schema import Caution, Metrics
 from mstkd_serve.fairness.scores import Scores
+from mstkd_serve.fairness.slices import cross_group_rows
 
 UNEVEN: Final = 0.05
 """Shares of genuine pairs further apart than this make accuracies of groups incomparable."""
@@ -56,8 +57,8 @@ def cautions_about(metrics: Metrics) -> list[Caution]:
 
 
 def cautions_about_pairs(scores: Scores) -> list[Caution]:
-    """Return the warnings that need the pairs themselves: about identities."""
-    found = _shared_identities(scores)
+    """Return the warnings that need the pairs themselves."""
+    found = shared_identities(_identities_by_group(scores))
     if wrong := contradictions(scores):
         found.append(
             Caution(
@@ -73,6 +74,24 @@ def cautions_about_pairs(scores: Scores) -> list[Caution]:
                 code="identities_incomplete",
                 message="Not every face has an identity, so identities were left out of account: "
                 "intervals take all pairs for independent, and are too narrow if they are not.",
+            )
+        )
+    folds = len(np.unique(scores.extra["fold"])) if "fold" in scores.extra else 10
+    if folds != 10:
+        found.append(
+            Caution(
+                code="not_ten_folds",
+                message=f"The pairs have {folds} folds: their accuracy is over these, not over the "
+                "ten of LFW's protocol.",
+            )
+        )
+    thin = [name for name, rows in cross_group_rows(scores).items() if len(rows) < FEW_PAIRS]
+    if thin:
+        found.append(
+            Caution(
+                code="few_cross_group",
+                message=f"Fewer than {FEW_PAIRS} impostor pairs across {', '.join(thin)}: their "
+                "FMR is rough.",
             )
         )
     return found
@@ -203,17 +222,22 @@ def _about_mix(metrics: Metrics) -> list[Caution]:
     ]
 
 
-def _shared_identities(scores: Scores) -> list[Caution]:
-    """Report identities that sit in several groups."""
+def _identities_by_group(scores: Scores) -> dict[str, set[str]]:
+    """Return each group's identities; none where pairs across groups leave that open."""
     lists: dict[str, set[str]] = {name: set() for name in scores.group_names}
     for key in COLUMNS:
         if key not in scores.extra or "second_group" in scores.extra:
-            return []
+            return {}
         names = len(scores.names[key])
         for couple in np.unique(scores.group.astype(np.int64) * names + scores.extra[key]):
             group, code = divmod(int(couple), names)
             lists[scores.group_names[group]].add(scores.names[key][code])
-    leaks = [leak for leak in find_leaks(lists) if leak.item]
+    return lists
+
+
+def shared_identities(by_group: Mapping[str, Iterable[str]]) -> list[Caution]:
+    """Report identities that sit in several groups; the empty name is none."""
+    leaks = [leak for leak in find_leaks(by_group) if leak.item]
     if not leaks:
         return []
     shown = ", ".join(f"{leak.item} ({', '.join(leak.places)})" for leak in leaks[:5])

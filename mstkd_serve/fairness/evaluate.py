@@ -98,7 +98,11 @@ def evaluate(
     return plain.model_copy(
         update={
             "data": plain.data.model_copy(
-                update={"pairs": len(scores), "identities": len(names) if names else None}
+                update={
+                    "pairs": len(scores),
+                    "identities": len(names) if names else None,
+                    "folds": "given" if "fold" in scores.extra else "contiguous",
+                }
             ),
             "groups": measured,
             "summary": plain.summary.model_copy(

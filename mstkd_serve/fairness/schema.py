@@ -200,12 +200,22 @@ class ModelDescription(_Frozen):
 
 
 class DataDescription(_Frozen):
-    """What was measured on."""
+    """What was measured on.
+
+    Attributes:
+        source: Name of the scores or of the list.
+        pairs: Number of pairs, those across groups included.
+        groups: Number of groups.
+        identities: Number of identities; null where they are not known of every face.
+        folds: Whether the folds of `accuracy_10fold` were given with the pairs or are contiguous
+            parts of them; null where there are none.
+    """
 
     source: str
     pairs: int
     groups: int
     identities: int | None = None
+    folds: Literal["given", "contiguous"] | None = None
 
 
 class Caution(_Frozen):

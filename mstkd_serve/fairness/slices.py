@@ -57,8 +57,8 @@ def rows_by_group(scores: Scores) -> dict[str, NDArray[np.int64]]:
     return rows
 
 
-def cross_group_fmr(scores: Scores, threshold: float) -> dict[str, float]:
-    """Return the FMR of impostor pairs across each two groups, by `A|B`."""
+def cross_group_rows(scores: Scores) -> dict[str, NDArray[np.int64]]:
+    """Return which impostor pairs lie across each two groups, by `A|B`."""
     second = second_group(scores)
     rows = np.flatnonzero((second != scores.group) & ~scores.genuine)
     ends = np.sort(np.stack([scores.group[rows], second[rows]]), axis=0)
@@ -66,9 +66,16 @@ def cross_group_fmr(scores: Scores, threshold: float) -> dict[str, float]:
     found = {}
     for code in np.unique(couple):
         a, b = divmod(int(code), len(scores.group_names))
-        accepted = scores.score[rows[couple == code]] >= threshold
-        found[f"{scores.group_names[a]}|{scores.group_names[b]}"] = float(accepted.mean())
+        found[f"{scores.group_names[a]}|{scores.group_names[b]}"] = rows[couple == code]
     return found
+
+
+def cross_group_fmr(scores: Scores, threshold: float) -> dict[str, float]:
+    """Return the FMR of impostor pairs across each two groups, by `A|B`."""
+    return {
+        name: float((scores.score[rows] >= threshold).mean())
+        for name, rows in cross_group_rows(scores).items()
+    }
 
 
 def subgroup_points(

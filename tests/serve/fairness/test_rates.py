@@ -14,7 +14,7 @@ from mstkd_serve.fairness.rates import (
     tar_at_far,
     threshold_at_fmr,
 )
-from mstkd_serve.fairness.thresholds import ten_fold_accuracy
+from mstkd_serve.fairness.thresholds import best_threshold, ten_fold_accuracy
 
 HAND = GroupScores(np.array([0.4, 0.6, 0.7, 0.9]), np.array([0.1, 0.2, 0.3, 0.5, 0.6]))
 
@@ -84,6 +84,36 @@ def test_area_and_eer_survive_monotone_changes_and_det_is_monotone(genuine, impo
     assert len(curve.threshold) <= 200
     assert (np.diff(curve.fmr) <= 0).all()
     assert (np.diff(curve.fnmr) >= 0).all()
+
+
+@settings(deadline=None)
+@given(SCORES, SCORES)
+def test_figures_equal_those_of_every_threshold_tried(genuine, impostor):
+    for dtype in (np.float32, np.float64):
+        kinds = (np.sort(np.array(kind, dtype) / 7) for kind in (genuine, impostor))
+        found = GroupScores(*kinds)
+        tried = np.unique(np.concatenate([found.genuine, found.impostor]).astype(np.float64))
+        fmr = np.array([(found.impostor >= t).mean() for t in tried])
+        fnmr = np.array([(found.genuine < t).mean() for t in tried])
+        gap = np.abs(fmr - fnmr)
+        nearest = np.flatnonzero(gap <= gap.min() + 1e-12)
+        assert np.abs(equal_error_rate(found) - (fmr + fnmr)[nearest] / 2).min() < 1e-12
+        for threshold in (*tried, *np.nextafter(tried, 9), *np.nextafter(tried, -9)):
+            assert found.fmr(threshold) == pytest.approx((found.impostor >= threshold).mean())
+        best = best_threshold([found])
+        wrong = [(f * len(impostor) + n * len(genuine)) for f, n in zip(fmr, fnmr, strict=True)]
+        count = found.false_matches(best) + found.false_non_matches(best)
+        assert count == round(min(*wrong, len(genuine)))
+
+
+def test_area_equals_scikit_learn():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    genuine = rng.random(2000) < 0.3
+    score = rng.normal(genuine, 1).round(1)
+    expected = roc_auc_score(genuine, score)
+    assert area_under_curve(GroupScores.of(score, genuine)) == pytest.approx(expected, abs=1e-12)
 
 
 def test_ten_folds_choose_the_threshold_on_the_others():
