@@ -4,6 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mstkd_serve.fairness import evaluate, make_scores
+from mstkd_serve.fairness.operating_points import calibration_points
+from mstkd_serve.fairness.rates import GroupScores, threshold_at_fmr
 
 PAIRS = st.lists(
     st.tuples(st.sampled_from("abc"), st.booleans(), st.integers(-20, 20)), min_size=1, max_size=40
@@ -50,3 +52,21 @@ def test_accuracies_do_not_change_under_a_monotone_change_of_scores(rows):
         assert bent.groups[name].own.accuracy == plain.groups[name].own.accuracy
         assert bent.groups[name].eer == pytest.approx(plain.groups[name].eer)
     assert bent.summary.ser == plain.summary.ser
+
+
+def test_pooled_and_worst_group_thresholds_equal_those_of_all_scores():
+    rng = np.random.default_rng(0)
+    sizes = {"a": 3000, "b": 700, "c": 40}
+    groups = {
+        name: GroupScores(np.ones(2), np.sort(rng.normal(0.1 * (name == "c"), 0.2, size).round(3)))
+        for name, size in sizes.items()
+    }
+    everyone = np.sort(np.concatenate([group.impostor for group in groups.values()]))
+    points = calibration_points(groups, [0.5, 0.999])
+    assert [point.fmr for point in points[:3]] == [0.999, 0.5, 0.1]
+    for point in points:
+        assert point.threshold_pooled == threshold_at_fmr(everyone, point.fmr)
+        assert (everyone >= point.threshold_pooled).mean() <= point.fmr
+        assert max(point.group_fmr.values()) <= point.fmr
+        lower = np.nextafter(point.threshold_worst_group, -1)
+        assert max(group.fmr(lower) for group in groups.values()) > point.fmr
