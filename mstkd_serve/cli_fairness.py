@@ -179,7 +179,11 @@ def _measure(
     )
     found = {"probability": fit_probability(scores)}
     if training is not None:
-        leak = training_leak(scores, training.read_text(encoding="utf-8").split("\n"))
+        try:
+            names = training.read_text(encoding="utf-8").split("\n")
+        except UnicodeDecodeError as error:
+            raise DataError(f"--training-identities {training}: is not text ({error}).") from error
+        leak = training_leak(scores, names)
         warnings = (leak, *metrics.warnings) if leak else metrics.warnings
         return metrics.model_copy(update=found | {"warnings": warnings})
     return metrics.model_copy(update=found)

@@ -119,7 +119,17 @@ def contract_of(model: Path) -> FaceContract:
 
 
 def write_calibration(model: Path, calibration: Calibration) -> None:
-    """Write a calibration into an ONNX file's metadata, whole or not at all."""
+    """Write a calibration into an ONNX file's metadata, whole or not at all.
+
+    Raises:
+        ContractError: The model carries no contract, or another than the calibration's.
+    """
+    contract_id = contract_of(model).id
+    if calibration.contract_id != contract_id:
+        raise ContractError(
+            f"{model}: its contract is {contract_id}, the calibration belongs to "
+            f"{calibration.contract_id}. Calibrate this model itself."
+        )
     loaded = onnx.load(model)
     pairs = {pair.key: pair.value for pair in loaded.metadata_props}
     onnx.helper.set_model_props(loaded, pairs | calibration.metadata())

@@ -13,7 +13,7 @@ from mstkd_serve.fairness.pair_lists import ImagePair
 from mstkd_serve.fairness.rates import FEWEST_EXPECTED_ERRORS
 from mstkd_serve.fairness.schema import Caution, Metrics
 from mstkd_serve.fairness.scores import Scores
-from mstkd_serve.fairness.slices import cross_group_rows
+from mstkd_serve.fairness.slices import cross_group_rows, rows_by_group, subgroup_rows
 
 UNEVEN: Final = 0.05
 """Shares of genuine pairs further apart than this make accuracies of groups incomparable."""
@@ -94,7 +94,25 @@ def cautions_about_pairs(scores: Scores) -> list[Caution]:
                 "FMR is rough.",
             )
         )
+    if "subgroup" in scores.extra:
+        found += _about_subgroups(scores)
     return found
+
+
+def _about_subgroups(scores: Scores) -> list[Caution]:
+    parts = subgroup_rows(scores, rows_by_group(scores)).items()
+    genuine = {name: int(np.count_nonzero(scores.genuine[rows])) for name, rows in parts}
+    fewest = {name: min(genuine[name], len(rows) - genuine[name]) for name, rows in parts}
+    thin = [f"{name} ({count})" for name, count in fewest.items() if count < FEW_PAIRS]
+    if not thin:
+        return []
+    return [
+        Caution(
+            code="few_subgroup",
+            message=f"Fewer than {FEW_PAIRS} genuine or impostor pairs in {', '.join(thin)}: the "
+            "rates of these subgroups are rough.",
+        )
+    ]
 
 
 def training_leak(scores: Scores, training: Iterable[str]) -> Caution | None:

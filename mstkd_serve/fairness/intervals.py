@@ -157,6 +157,8 @@ def summary_intervals(
     """Return the intervals of the mean accuracy and of its STD over groups.
 
     They are None where no group has an error: nothing is known then of how far they move.
+    Noise adds to a spread, so replicates of STD lie above it where it is small: an interval whose
+    low end is above 0 does not prove a difference between groups.
     """
     if all((group.accuracy == 100).all() for group in groups.values()):
         return None, None

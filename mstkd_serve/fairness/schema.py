@@ -1,4 +1,7 @@
-"""What `metrics.json` holds. Rates are fractions, accuracies percent, NaN and infinity are null."""
+"""What `metrics.json` holds.
+
+Rates are fractions, accuracies percent. A figure that is undefined is null, never NaN or infinite.
+"""
 
 from pathlib import Path
 from typing import Final, Literal, Self
@@ -15,7 +18,9 @@ FAR_TARGETS: Final = ("1e-1", "1e-2", "1e-3", "1e-4", "1e-5", "1e-6")
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
+    )
 
 
 class Interval(_Frozen):

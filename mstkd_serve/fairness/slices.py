@@ -78,15 +78,14 @@ def cross_group_fmr(scores: Scores, threshold: float) -> dict[str, float]:
     }
 
 
-def subgroup_points(
-    scores: Scores, rows: dict[str, NDArray[np.int64]], threshold: float
-) -> dict[str, OperatingPoint]:
-    """Return the rates of each `group/subgroup` that has genuine and impostor pairs.
+def subgroup_rows(
+    scores: Scores, rows: dict[str, NDArray[np.int64]]
+) -> dict[str, NDArray[np.int64]]:
+    """Return the pairs of each `group/subgroup` that has genuine and impostor pairs.
 
     Args:
         scores: The pairs.
         rows: What `rows_by_group` returns.
-        threshold: The global threshold.
     """
     if "subgroup" not in scores.extra:
         return {}
@@ -97,5 +96,15 @@ def subgroup_points(
             part = members[codes == code]
             genuine = scores.genuine[part]
             if name and genuine.any() and not genuine.all():
-                found[f"{group}/{name}"] = GroupScores.of(scores.score[part], genuine).at(threshold)
+                found[f"{group}/{name}"] = part
     return found
+
+
+def subgroup_points(
+    scores: Scores, rows: dict[str, NDArray[np.int64]], threshold: float
+) -> dict[str, OperatingPoint]:
+    """Return the rates of each part of `subgroup_rows` at the global threshold."""
+    return {
+        name: GroupScores.of(scores.score[part], scores.genuine[part]).at(threshold)
+        for name, part in subgroup_rows(scores, rows).items()
+    }

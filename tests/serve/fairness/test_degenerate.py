@@ -6,11 +6,23 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+from pydantic import ValidationError
 
-from mstkd_serve.errors import DataError
-from mstkd_serve.fairness import Metrics, evaluate, fit_probability, make_scores, read_scores
+from mstkd_serve.contract import Preprocessing
+from mstkd_serve.errors import ContractError, DataError
+from mstkd_serve.fairness import (
+    Metrics,
+    calibrate,
+    evaluate,
+    fit_probability,
+    make_scores,
+    read_scores,
+)
+from mstkd_serve.fairness.calibrate import write_calibration
 from mstkd_serve.fairness.gate import broken_limits, load_gate
 from mstkd_serve.fairness.pair_lists import read_pair_list
+from mstkd_serve.fairness.schema import Spread
+from mstkd_serve.graph import build_served_graph
 
 IDENTITIES = "group,genuine,score,first_identity,second_identity"
 ACROSS = "group,genuine,score,second_group"
@@ -183,3 +195,28 @@ def test_intervals_over_identities_ignore_the_order_of_pairs(tmp_path):
     shuffled = read(tmp_path, IDENTITIES, *rows).groups["a"]
     assert plain.accuracy_interval == shuffled.accuracy_interval
     assert plain.fmr_interval == shuffled.fmr_interval
+
+
+def test_thin_subgroups_are_marked_with_their_size(tmp_path):
+    rows = [f"a,{index % 2},{0.1 + 0.8 * (index % 2)},{'mf'[index // 2 % 2]}" for index in range(8)]
+    metrics = read(tmp_path, "group,genuine,score,subgroup", *rows, "a,1,0.9,")
+    assert set(metrics.subgroups) == {"a/m", "a/f"}
+    (caution,) = [c for c in metrics.warnings if c.code == "few_subgroup"]
+    assert "a/m (2), a/f (2)" in caution.message
+
+
+def test_no_figure_can_be_nan_or_infinite():
+    spread = evaluate(make_scores(*PERFECT)).summary.per_group_thresholds.model_dump()
+    for value in (float("nan"), float("inf")):
+        with pytest.raises(ValidationError, match="finite number"):
+            Spread(**spread | {"ir": value})
+
+
+def test_a_calibration_is_not_written_into_another_model(tmp_path, recogniser):
+    model = tmp_path / "served.onnx"
+    build_served_graph(recogniser(tmp_path / "s.onnx"), model, preprocessing=Preprocessing())
+    before = model.read_bytes()
+    calibration = calibrate(evaluate(make_scores(*PERFECT)), "feedfacefeedface", 1e-1)
+    with pytest.raises(ContractError, match="belongs to feedfacefeedface"):
+        write_calibration(model, calibration)
+    assert model.read_bytes() == before
