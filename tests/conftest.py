@@ -1,5 +1,7 @@
 """What all tests share: small real networks, the shared data, a real tritonserver."""
 
+import asyncio
+import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from mstkd_client import AsyncFaceClient, FaceClient, LocalFaceClient
 from mstkd_serve.contract import Preprocessing
 from mstkd_serve.repository import ServingOptions, Target, build_repository
 from mstkd_serve.triton import Ports, TritonServer, locate
@@ -126,3 +129,53 @@ def serve() -> Callable[..., object]:
 def faces() -> np.ndarray:
     """Eight random faces, uint8 RGB (8, 112, 112, 3)."""
     return np.random.default_rng(7).integers(0, 256, (8, 112, 112, 3), dtype=np.uint8)
+
+
+class AwaitedFaceClient:
+    """`AsyncFaceClient` behind the blocking client's methods, so that one test fits both."""
+
+    def __init__(self, url: str | None = None, **options: object) -> None:
+        self.client = AsyncFaceClient(url, **options)
+        self._runner = asyncio.Runner()
+
+    def __getattr__(self, name: str) -> object:
+        found = getattr(self.client, name)
+        if not inspect.iscoroutinefunction(found):
+            return found
+        return lambda *arguments, **options: self._runner.run(found(*arguments, **options))
+
+    def __repr__(self) -> str:
+        return repr(self.client)
+
+    def embed_stream(self, *arguments: object, **options: object) -> Iterator[object]:
+        async def following(stream):
+            return await anext(stream, None)
+
+        stream = self.client.embed_stream(*arguments, **options)
+        try:
+            while (batch := self._runner.run(following(stream))) is not None:
+                yield batch
+        finally:
+            self._runner.run(stream.aclose())
+
+    def __enter__(self) -> "AwaitedFaceClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._runner.run(self.client.close())
+        self._runner.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def connect(request: pytest.FixtureRequest) -> Callable[..., object]:
+    """What makes a client of a server, in each of the two colours."""
+    return {"sync": FaceClient, "async": AwaitedFaceClient}[request.param]
+
+
+@pytest.fixture(params=["sync", "async", "local"])
+def transport(request: pytest.FixtureRequest) -> Callable[..., object]:
+    """What makes a client of a `Served`, by each of the three transports."""
+    if request.param == "local":
+        return lambda served, **options: LocalFaceClient(served.onnx, **options)
+    made = {"sync": FaceClient, "async": AwaitedFaceClient}[request.param]
+    return lambda served, **options: made(served.url, **options)

@@ -1,5 +1,6 @@
 """A Triton of our own for the client's tests: real gRPC on localhost, a model of a few lines."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -11,11 +12,18 @@ import pytest
 from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from mstkd_client import FaceClient
+from mstkd_client import FaceClient, Retry
 
 DIM = 4
 CONTRACT = {"alignment": "arcface-112", "embedding_dim": DIM, "height": 112}
-CONTRACT_ID = "0123456789abcdef"
+CONTRACT_TEXT = json.dumps(CONTRACT)
+
+
+def contract_id(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+CONTRACT_ID = contract_id(CONTRACT_TEXT)
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
@@ -26,7 +34,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.version = "1"
         self.max_batch_size = 8
         self.parameters = {
-            "mstkd.contract": json.dumps(CONTRACT),
+            "mstkd.contract": CONTRACT_TEXT,
             "mstkd.contract_id": CONTRACT_ID,
         }
         self.input = ("faces", "UINT8", [-1, 112, 112, 3])
@@ -40,6 +48,15 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):
         self.answer: Callable[[NDArray[np.uint8]], NDArray[np.float32]] = self.embed
         self.before_answer: Callable[[], object] = lambda: None
         self._counting = threading.Lock()
+
+    def set_contract(self, text: str) -> None:
+        """Serve another contract, with the id that belongs to it."""
+        self.parameters["mstkd.contract"] = text
+        self.parameters["mstkd.contract_id"] = contract_id(text)
+
+    @property
+    def contract_id(self) -> str:
+        return self.parameters["mstkd.contract_id"]
 
     @property
     def url(self) -> str:
@@ -134,8 +151,9 @@ def triton() -> Iterator[FakeTriton]:
 
 
 @pytest.fixture
-def client(triton: FakeTriton) -> Iterator[FaceClient]:
-    with FaceClient(triton.url, timeout=10) as client:
+def client(triton: FakeTriton, connect: Callable[..., FaceClient]) -> Iterator[FaceClient]:
+    """A client of the fake server, in each of the two colours; it never retries."""
+    with connect(triton.url, timeout=10, retry=Retry(attempts=1)) as client:
         yield client
 
 

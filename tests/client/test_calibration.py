@@ -20,6 +20,11 @@ CALIBRATION = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _of_this_contract(triton):
+    CALIBRATION["contract_id"] = triton.contract_id
+
+
 def test_a_model_that_is_not_calibrated_gives_a_score_only(client, faces):
     found = client.verify(faces[0], faces[1])
     assert client.info().calibration is None

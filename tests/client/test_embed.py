@@ -1,5 +1,6 @@
 """What `FaceClient` sends to the server and makes of its answers."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,7 +13,8 @@ from mstkd_client import Embeddings, FaceClient
 
 
 def batch_sizes(triton):
-    return [request.inputs[0].shape[0] for request in triton.requests]
+    """Sizes of the requests, largest first: those in flight together arrive in any order."""
+    return sorted((request.inputs[0].shape[0] for request in triton.requests), reverse=True)
 
 
 def test_constructing_and_closing_contacts_nobody(triton):
@@ -22,11 +24,23 @@ def test_constructing_and_closing_contacts_nobody(triton):
     assert triton.calls == []
 
 
-def test_a_closed_client_says_so(triton, faces):
-    with FaceClient(triton.url) as client:
-        client.info()
-    with pytest.raises(mstkd_client.MstkdClientError, match="closed"):
+def test_constructing_and_closing_contacts_nobody_with_asyncio(triton):
+    async def twice():
+        client = mstkd_client.AsyncFaceClient(triton.url)
+        await client.close()
+        await client.close()
+
+    asyncio.run(twice())
+    assert triton.calls == []
+
+
+def test_a_closed_client_says_so(client, triton, faces):
+    client.info()
+    client.close()
+    with pytest.raises(mstkd_client.ClientClosed, match="closed"):
         client.embed(faces[0])
+    with pytest.raises(mstkd_client.ClientClosed, match="closed"):
+        client.health()
 
 
 def test_info_is_what_the_server_says_and_read_once(client, triton):
@@ -36,20 +50,20 @@ def test_info_is_what_the_server_says_and_read_once(client, triton):
     assert info.model_versions == ("1",)
     assert info.embedding_dim == 4
     assert info.max_batch_size == 8
-    assert info.contract_id == "0123456789abcdef"
+    assert info.contract_id == triton.contract_id
     assert info.contract["alignment"] == "arcface-112"
     assert info.server_version == "2.51.0"
     assert sorted(triton.calls) == ["ModelConfig", "ModelMetadata", "ServerMetadata"]
 
 
-def test_threads_share_one_reading_of_the_model(client, triton, faces):
+def test_threads_share_one_reading_of_the_model(triton, faces):
     start = threading.Barrier(4)
 
     def embed(face):
         start.wait()
         return np.asarray(client.embed(face))
 
-    with ThreadPoolExecutor(4) as pool:
+    with FaceClient(triton.url) as client, ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(embed, faces[:4]))
     np.testing.assert_array_equal(np.concatenate(answers), triton.embed(faces[:4]))
     assert triton.calls.count("ModelConfig") == 1
@@ -60,7 +74,7 @@ def test_a_single_face_is_one_row(client, triton, faces):
     assert embeddings.vectors.shape == (1, 4)
     assert embeddings.vectors.dtype == np.float32
     assert (embeddings.contract_id, embeddings.model_name, embeddings.model_version) == (
-        "0123456789abcdef",
+        triton.contract_id,
         "student",
         "1",
     )
@@ -97,16 +111,17 @@ def test_a_model_without_batching_sets_the_chunks_by_its_shape(
     assert batch_sizes(triton) == sizes
 
 
-def test_an_iterable_is_read_chunk_by_chunk(client, triton, faces):
+def test_an_iterable_is_read_chunk_by_chunk(connect, triton, faces):
     triton.max_batch_size = 2
     read = []
 
-    def endless():
+    def six():
         for index in range(6):
             read.append((index, len(triton.requests)))
             yield faces[index]
 
-    client.embed(endless())
+    with connect(triton.url, in_flight=1) as client:
+        client.embed(six())
     assert read == [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2), (5, 2)]
 
 
@@ -127,7 +142,7 @@ def test_verify_sends_both_faces_in_one_request(client, triton, faces):
     found = client.verify(faces[0], Image.fromarray(faces[1]))
     first, second = triton.embed(faces[:2]).astype(np.float64)
     assert found.score == pytest.approx(first @ second, abs=1e-6)
-    assert found.contract_id == "0123456789abcdef"
+    assert found.contract_id == triton.contract_id
     assert (found.model_name, found.model_version) == ("student", "1")
     assert batch_sizes(triton) == [2]
 
@@ -146,19 +161,21 @@ def test_verify_wants_exactly_one_face_a_side(client, faces):
         client.verify([faces[0]], faces[1])
 
 
-def test_the_wanted_version_is_asked_for(triton, faces):
+def test_the_wanted_version_is_asked_for(triton, faces, connect):
     triton.version = "3"
-    with FaceClient(triton.url, model_version="3") as client:
+    with connect(triton.url, model_version="3") as client:
         assert client.embed(faces[0]).model_version == "3"
     assert triton.requests[0].model_version == "3"
 
 
 def test_a_new_version_brings_its_own_contract(client, triton, faces):
-    assert client.embed(faces[0]).contract_id == "0123456789abcdef"
+    assert client.embed(faces[0]).contract_id == triton.contract_id
     triton.version = "2"
-    triton.parameters["mstkd.contract_id"] = "f" * 16
+    first = triton.contract_id
+    triton.set_contract(triton.parameters["mstkd.contract"] + " ")
     embeddings = client.embed(faces[0])
-    assert (embeddings.model_version, embeddings.contract_id) == ("2", "f" * 16)
+    assert (embeddings.model_version, embeddings.contract_id) == ("2", triton.contract_id)
+    assert embeddings.contract_id != first
     assert client.info().model_versions == ("2",)
 
 
@@ -171,7 +188,7 @@ def test_a_version_that_changes_between_two_chunks_is_refused(client, triton, fa
         client.embed(faces)
 
 
-def test_embeddings_convert_to_numpy_and_show_no_vector(client, faces):
+def test_embeddings_convert_to_numpy_and_show_no_vector(client, triton, faces):
     embeddings = client.embed(faces[:3])
     assert len(embeddings) == 3
     assert np.asarray(embeddings).dtype == np.float32
@@ -183,7 +200,7 @@ def test_embeddings_convert_to_numpy_and_show_no_vector(client, faces):
     copy[0, 0] = 9
     assert embeddings.vectors[0, 0] != 9
     assert repr(embeddings) == (
-        "Embeddings(shape=(3, 4), contract_id='0123456789abcdef', model_name='student', "
+        f"Embeddings(shape=(3, 4), contract_id='{triton.contract_id}', model_name='student', "
         "model_version='1')"
     )
 

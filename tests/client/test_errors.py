@@ -9,12 +9,15 @@ import pytest
 
 import mstkd_client
 from mstkd_client import (
+    ClientClosed,
     ContractMismatch,
     DeadlineExceeded,
     FaceClient,
+    InvalidSettings,
     ModelNotReady,
     MstkdClientError,
     Overloaded,
+    Retry,
     ServerFault,
     ServerUnavailable,
     Unauthenticated,
@@ -25,7 +28,7 @@ QUEUE_FULL = "[request id: <id_unknown>] Exceeds maximum queue size"
 NOT_READY = "Request for unknown model: 'student' version 1 is not at ready state"
 FAILURES = [
     (Code.UNAVAILABLE, QUEUE_FULL, Overloaded),
-    (Code.UNAVAILABLE, "Request timeout expired", Overloaded),
+    (Code.UNAVAILABLE, "Request timeout expired", DeadlineExceeded),
     (Code.UNAVAILABLE, NOT_READY, ModelNotReady),
     (Code.UNAVAILABLE, "Server is stopping", ServerUnavailable),
     (Code.UNIMPLEMENTED, "Received http2 header with status: 404", ServerUnavailable),
@@ -38,7 +41,7 @@ FAILURES = [
     (Code.PERMISSION_DENIED, "RBAC: access denied", Unauthenticated),
     (Code.INVALID_ARGUMENT, "unexpected shape for input 'faces'", ServerFault),
     (Code.INTERNAL, "Failed to process the request(s)", ServerFault),
-    (Code.CANCELLED, "cancelled", ServerFault),
+    (Code.CANCELLED, "cancelled", ServerUnavailable),
     (Code.UNKNOWN, "Stream removed", ServerFault),
 ]
 
@@ -54,17 +57,17 @@ def test_a_status_becomes_its_error(client, triton, faces, code, message, error)
         assert message in str(caught.value)
 
 
-def test_an_unknown_model_is_named_with_those_there_are(triton, faces):
+def test_an_unknown_model_is_named_with_those_there_are(triton, faces, connect):
     with (
-        FaceClient(triton.url, model_name="teacher") as client,
+        connect(triton.url, model_name="teacher") as client,
         pytest.raises(ModelNotReady, match=r"'teacher'.*broken, student"),
     ):
         client.embed(faces[0])
 
 
-def test_a_model_that_did_not_load_is_named_with_the_servers_reason(triton, faces):
+def test_a_model_that_did_not_load_is_named_with_the_servers_reason(triton, faces, connect):
     with (
-        FaceClient(triton.url, model_name="broken") as client,
+        connect(triton.url, model_name="broken") as client,
         pytest.raises(ModelNotReady, match=r"'broken'.*Internal: no weights\.$"),
     ):
         client.embed(faces[0])
@@ -85,9 +88,9 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def test_a_dead_port_fails_fast_and_says_how_to_start_a_server(faces):
+def test_a_dead_port_fails_fast_and_says_how_to_start_a_server(faces, connect):
     url = f"127.0.0.1:{free_port()}"
-    with FaceClient(url) as client:
+    with connect(url) as client:
         for call in (client.health, client.info, lambda: client.embed(faces[0])):
             start = time.monotonic()
             with pytest.raises(ServerUnavailable, match=rf"{url}.*mstkd-serve up"):
@@ -95,22 +98,22 @@ def test_a_dead_port_fails_fast_and_says_how_to_start_a_server(faces):
             assert time.monotonic() - start < 5
 
 
-def test_a_port_that_never_speaks_fails_within_the_timeout():
+def test_a_port_that_never_speaks_fails_within_the_timeout(connect):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         start = time.monotonic()
         with (
-            FaceClient(f"127.0.0.1:{silent.getsockname()[1]}", timeout=0.4) as client,
+            connect(f"127.0.0.1:{silent.getsockname()[1]}", timeout=0.4) as client,
             pytest.raises(ServerUnavailable, match=r"no answer within 0\.4 s"),
         ):
             client.health()
     assert time.monotonic() - start < 5
 
 
-def test_a_slow_answer_exceeds_the_deadline(triton, faces):
+def test_a_slow_answer_exceeds_the_deadline(triton, faces, connect):
     triton.before_answer = lambda: time.sleep(1)
-    with FaceClient(triton.url, timeout=0.3) as client:
+    with connect(triton.url, timeout=0.3) as client:
         client.info()
         with pytest.raises(DeadlineExceeded, match=r"0\.3 s"):
             client.embed(faces[0])
@@ -124,11 +127,12 @@ def test_the_client_finds_the_server_again(client, triton, faces):
     assert len(client.embed(faces[0])) == 1
 
 
-def test_a_client_closed_by_another_thread_says_so(client, triton, faces):
-    client.info()
-    triton.before_answer = client.close
-    with pytest.raises(MstkdClientError, match="this client is closed"):
-        client.embed(faces[0])
+def test_a_client_closed_by_another_thread_says_so(triton, faces):
+    with FaceClient(triton.url) as client:
+        client.info()
+        triton.before_answer = client.close
+        with pytest.raises(ClientClosed, match="this client is closed"):
+            client.embed(faces[0])
 
 
 @pytest.mark.parametrize(
@@ -151,7 +155,7 @@ def without(key):
 
 
 def with_contract(text):
-    return lambda triton: triton.parameters.update({"mstkd.contract": text})
+    return lambda triton: triton.set_contract(text)
 
 
 def with_tensor(side, *tensor):
@@ -163,6 +167,7 @@ def with_tensor(side, *tensor):
     [
         (without("mstkd.contract"), r"no mstkd.contract in .*repo build"),
         (without("mstkd.contract_id"), r"no mstkd.contract_id .*repo build"),
+        (lambda triton: triton.parameters.update({"mstkd.contract": "{}"}), "does not hash"),
         (with_contract("{"), "not JSON"),
         (with_contract("[1]"), "no JSON object"),
         (with_contract('{"channel_order": "BGR"}'), "channel_order 'BGR'"),
@@ -195,19 +200,28 @@ def test_a_free_embedding_dimension_is_read_from_the_contract(client, triton, fa
         {"url": ""},
         {"url": "http://localhost:8001"},
         {"url": "localhost"},
-        {"model_name": ""},
         {"model_version": "latest"},
         {"timeout": 0},
         {"timeout": float("nan")},
+        {"mode": "teacher"},
+        {"in_flight": 0},
+        {"max_request_bytes": 37631},
+        {"compression": "zip"},
+        {"keepalive": -1},
+        {"tls_cert": "cert.pem"},
+        {"tls_ca": "/no/such/file.pem"},
+        {"token": "two words"},
+        {"in_flight": "many"},
+        {"colour": "rgb"},
     ],
 )
-def test_malformed_settings_are_refused_at_once(settings):
-    with pytest.raises(ValueError, match=next(iter(settings))):
-        FaceClient(**settings)
+def test_malformed_settings_are_refused_at_once(settings, connect):
+    with pytest.raises(InvalidSettings, match=list(settings)[-1]):
+        connect(**settings)
 
 
 def test_every_error_is_documented_in_the_tree():
     tree = mstkd_client._errors.__doc__
     errors = MstkdClientError.__subclasses__()
-    assert len(errors) == 8
+    assert len(errors) == 11
     assert all(f"── {error.__name__} " in tree for error in errors)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mstkd_client import InvalidFace
-from mstkd_client._images import MAX_FILE_BYTES, read_faces
+from mstkd_client._decode import MAX_FILE_BYTES
+from mstkd_client._images import read_faces
 
 FACE = np.random.default_rng(3).integers(0, 256, (112, 112, 3), dtype=np.uint8)
 
@@ -24,7 +25,7 @@ def encoded(image, kind="PNG", **options):
 
 
 def read(faces):
-    return np.stack(list(read_faces(faces)))
+    return np.concatenate(list(read_faces(faces)))
 
 
 def png(width, height, *, bits=8, colour=2, frames=b""):

@@ -5,27 +5,38 @@ holds pixels or embeddings, so they may be logged.
 
     MstkdClientError
     ├── InvalidFace         an input is not one aligned 112x112 RGB face (also a ValueError)
+    ├── InvalidSettings     a client was given settings that cannot work (also a ValueError)
+    ├── ClientClosed        the client was closed before or during the call
     ├── ServerUnavailable   no Triton answers at this URL
     ├── ModelNotReady       Triton answers, but the model is unknown or not loaded
     ├── DeadlineExceeded    the answer did not come within the timeout
     ├── Overloaded          the server's queue is full; the request may be sent again later
     ├── ContractMismatch    the model is not an MSTKD model, or two embeddings are not comparable
     ├── Unauthenticated     the server or the proxy before it refused the credentials
-    └── ServerFault         anything else, in Triton's own words
+    ├── ServerFault         anything else, in Triton's own words
+    └── MissingExtra        an optional package is not installed (also an ImportError)
 """
 # ruff: noqa: N818 - the names say what happened; the base alone carries the suffix
 
 
 class MstkdClientError(Exception):
-    """Base of all errors of the client. Raised itself only by a client that was closed."""
+    """Base of all errors of the client."""
 
 
 class InvalidFace(MstkdClientError, ValueError):
     """An input is not one aligned 112x112 RGB face, or embeddings cannot be paired."""
 
 
+class InvalidSettings(MstkdClientError, ValueError):
+    """A client was given settings that cannot work; the text names the setting and its source."""
+
+
+class ClientClosed(MstkdClientError):
+    """The client was closed, by this thread before or by another one meanwhile."""
+
+
 class ServerUnavailable(MstkdClientError):
-    """No Triton answers at this URL."""
+    """No Triton answers at this URL, or the connection broke."""
 
 
 class ModelNotReady(MstkdClientError):
@@ -33,7 +44,10 @@ class ModelNotReady(MstkdClientError):
 
 
 class DeadlineExceeded(MstkdClientError):
-    """A server that had answered before did not answer within the timeout."""
+    """A server that had answered before did not answer within the timeout.
+
+    Also raised where the request's time ran out in the server's queue.
+    """
 
 
 class Overloaded(MstkdClientError):
@@ -50,3 +64,7 @@ class Unauthenticated(MstkdClientError):
 
 class ServerFault(MstkdClientError):
     """The server failed in a way that has no type of its own; the text is Triton's."""
+
+
+class MissingExtra(MstkdClientError, ImportError):
+    """An optional package is needed; the text says which extra of mstkd-client brings it."""

@@ -1,16 +1,18 @@
 """From a model's metadata and config, as the server gives them, to what the client goes by."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from mstkd_client._errors import ContractMismatch
 from mstkd_client._types import Calibration, ModelInfo
-from mstkd_client._wire import FACE_SHAPE, INPUT_NAME, OUTPUT_NAME
+from mstkd_client._wire import FACE_BYTES, FACE_SHAPE, INPUT_NAME, OUTPUT_NAME
 
 CONTRACT_KEY: Final = "mstkd.contract"
 CONTRACT_ID_KEY: Final = "mstkd.contract_id"
 CALIBRATION_KEY: Final = "mstkd.calibration"
+MAX_REQUEST_BYTES_KEY: Final = "mstkd.max_request_bytes"
 
 _CHUNK_WITHOUT_LIMIT: Final = 64
 _REMEDY: Final = "Build the model repository with `mstkd-serve repo build`."
@@ -28,6 +30,10 @@ class ServedModel(NamedTuple):
     info: ModelInfo
     chunk_size: int
 
+    def rows(self, max_request_bytes: int, batch_size: int | None) -> int:
+        """Return the faces of one request under the caller's limits as well, at least 1."""
+        return max(1, min(self.chunk_size, max_request_bytes // FACE_BYTES, batch_size or 2**31))
+
 
 def parse_model(metadata: Any, config: Any, server_version: str) -> ServedModel:
     """Read the server's two answers about a model.
@@ -43,7 +49,7 @@ def parse_model(metadata: Any, config: Any, server_version: str) -> ServedModel:
     """
     name = str(metadata.name)
     parameters = {key: str(value.string_value) for key, value in config.parameters.items()}
-    contract = _contract(parameters, name)
+    contract = read_contract(parameters, name)
     batch_axis = _batch_axis(metadata, name)
     max_batch_size = int(config.max_batch_size)
     info = ModelInfo(
@@ -54,13 +60,31 @@ def parse_model(metadata: Any, config: Any, server_version: str) -> ServedModel:
         contract_id=parameters[CONTRACT_ID_KEY],
         contract=contract,
         server_version=server_version,
-        calibration=_calibration(parameters, name),
+        calibration=read_calibration(parameters, name),
+        max_request_bytes=_max_request_bytes(parameters, name),
     )
     free = _CHUNK_WITHOUT_LIMIT if batch_axis == -1 else 1
-    return ServedModel(info, max_batch_size or free)
+    rows = max_batch_size or free
+    if info.max_request_bytes:
+        rows = max(1, min(rows, info.max_request_bytes // FACE_BYTES))
+    return ServedModel(info, rows)
 
 
-def _calibration(parameters: Mapping[str, str], name: str) -> Calibration | None:
+def _max_request_bytes(parameters: Mapping[str, str], name: str) -> int:
+    text = parameters.get(MAX_REQUEST_BYTES_KEY, "0")
+    if not text.isdecimal():
+        raise ContractMismatch(
+            f"model {name!r}: its {MAX_REQUEST_BYTES_KEY} {text!r} is no number of bytes. {_REMEDY}"
+        )
+    return int(text)
+
+
+def read_calibration(parameters: Mapping[str, str], name: str) -> Calibration | None:
+    """Read a model's calibrated decision; None where it carries none.
+
+    Raises:
+        ContractMismatch: It is damaged, or belongs to another contract.
+    """
     text = parameters.get(CALIBRATION_KEY)
     if text is None:
         return None
@@ -87,12 +111,22 @@ def _calibration(parameters: Mapping[str, str], name: str) -> Calibration | None
         ) from error
 
 
-def _contract(parameters: Mapping[str, str], name: str) -> dict[str, Any]:
+def read_contract(parameters: Mapping[str, str], name: str) -> dict[str, Any]:
+    """Read a model's face contract, and check its id against its values.
+
+    Raises:
+        ContractMismatch: It is missing or damaged, or asks for faces this client does not send.
+    """
     missing = [key for key in (CONTRACT_KEY, CONTRACT_ID_KEY) if not parameters.get(key)]
     if missing:
         raise ContractMismatch(
             f"model {name!r} has no {' and no '.join(missing)} in its config, so its embeddings "
             f"cannot be told apart from another model's. {_REMEDY}"
+        )
+    if _digest(parameters[CONTRACT_KEY]) != parameters[CONTRACT_ID_KEY]:
+        raise ContractMismatch(
+            f"model {name!r}: its {CONTRACT_KEY} does not hash to its {CONTRACT_ID_KEY}: one of "
+            f"them was edited. {_REMEDY}"
         )
     try:
         contract = json.loads(parameters[CONTRACT_KEY])
@@ -109,6 +143,11 @@ def _contract(parameters: Mapping[str, str], name: str) -> dict[str, Any]:
                 f"{spoken!r}. Install a client of the server's version."
             )
     return contract
+
+
+def _digest(text: str) -> str:
+    """Return the first 16 hex digits of the SHA-256: how a contract's id is made."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _batch_axis(metadata: Any, name: str) -> int:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
+from mstkd_client._timing import Timing
+
 OneFace: TypeAlias = NDArray[Any] | str | PathLike[str] | bytes | Image.Image
 """One aligned face: uint8 RGB `(112, 112, 3)`, a path, an encoded image, or a PIL image."""
 Faces: TypeAlias = OneFace | Iterable[OneFace]
@@ -51,9 +53,11 @@ class ModelInfo:
         embedding_dim: Length of one embedding.
         max_batch_size: The most faces that the server takes in one request; 0 says that the model
             sets no limit or takes one face at a time.
+        max_request_bytes: The most bytes of pixels that the model's config allows in one request;
+            0 says that it sets no limit.
         contract_id: Id of the face contract. Embeddings are comparable only where it is equal.
         contract: The face contract itself: how pixels are normalised, the alignment template, etc.
-        server_version: Triton's version.
+        server_version: Triton's version, or the runtime's of a `LocalFaceClient`.
         calibration: The model's calibrated decision, or None where it carries none.
     """
 
@@ -65,6 +69,7 @@ class ModelInfo:
     contract: Mapping[str, Any] = field(hash=False)
     server_version: str
     calibration: Calibration | None = None
+    max_request_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,7 @@ class Embeddings:
         contract_id: Id of the face contract they were made under.
         model_name: Name of the model that made them.
         model_version: Version of the model that made them, as the server answered.
+        timing: Where the time of the call went, where they came from one.
 
     Raises:
         ValueError: `vectors` is not a float32 array of two dimensions.
@@ -103,6 +109,7 @@ class Embeddings:
     contract_id: str
     model_name: str
     model_version: str
+    timing: Timing | None = None
 
     def __post_init__(self) -> None:
         if self.vectors.ndim != 2 or self.vectors.dtype != np.float32:
@@ -128,36 +135,3 @@ class Embeddings:
             f"Embeddings(shape={self.vectors.shape}, contract_id={self.contract_id!r}, "
             f"model_name={self.model_name!r}, model_version={self.model_version!r})"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """How alike two faces are.
-
-    The score is not a decision: the threshold belongs to the model and to the error rate that
-    you accept. A calibrated model brings both; one that is not answers None for everything but
-    the score.
-
-    Attributes:
-        score: Cosine similarity of the two embeddings, -1 to 1; higher is more alike.
-        contract_id: Id of the face contract of both embeddings.
-        model_name: Name of the model that made them.
-        model_version: Version of the model that made them, as the server answered.
-        accepted: Whether the score reaches the calibrated threshold.
-        threshold: The calibrated threshold.
-        fmr: The false match rate that the threshold was chosen for.
-        worst_group_fmr: The highest false match rate of a group at the threshold.
-        probability: Calibrated probability of one identity, at a prior of one half.
-        calibrated_on: The data that threshold and rates were measured on.
-    """
-
-    score: float
-    contract_id: str
-    model_name: str
-    model_version: str
-    accepted: bool | None = None
-    threshold: float | None = None
-    fmr: float | None = None
-    worst_group_fmr: float | None = None
-    probability: float | None = None
-    calibrated_on: str | None = None

@@ -1,5 +1,6 @@
 """The request and the answer as tritonclient's objects. No I/O happens here."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -11,6 +12,8 @@ from mstkd_client._errors import ServerFault
 INPUT_NAME: Final = "faces"
 OUTPUT_NAME: Final = "embedding"
 FACE_SHAPE: Final = (112, 112, 3)
+FACE_BYTES: Final = 112 * 112 * 3
+_OUTPUTS: Final = [InferRequestedOutput(OUTPUT_NAME)]
 
 
 class Request(NamedTuple):
@@ -39,6 +42,47 @@ class Answer(NamedTuple):
     model_version: str
 
 
+class Chunks:
+    """Regroups blocks of faces into chunks of equal size.
+
+    Args:
+        rows: Faces of one chunk, at least 1.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._parts: list[NDArray[np.uint8]] = []
+        self._count = 0
+
+    def push(self, block: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+        """Take a block, uint8 `(k, 112, 112, 3)`; yield the chunks that are complete.
+
+        A chunk is a view where one block holds all of it.
+        """
+        start = 0
+        while start < len(block):
+            part = block[start : start + self._rows - self._count]
+            self._parts.append(part)
+            start += len(part)
+            self._count += len(part)
+            if self._count == self._rows:
+                yield from self.rest()
+
+    def rest(self) -> Iterator[NDArray[np.uint8]]:
+        """Yield what is left, if anything is."""
+        parts, self._parts, self._count = self._parts, [], 0
+        if parts:
+            yield parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def chunks(blocks: Iterable[NDArray[np.uint8]], rows: int) -> Iterator[NDArray[np.uint8]]:
+    """Regroup blocks `(k, 112, 112, 3)` into chunks of `rows`; only the last may be smaller."""
+    regrouped = Chunks(rows)
+    for block in blocks:
+        yield from regrouped.push(block)
+    yield from regrouped.rest()
+
+
 def encode(faces: NDArray[np.uint8]) -> Request:
     """Make the request of one chunk.
 
@@ -47,15 +91,15 @@ def encode(faces: NDArray[np.uint8]) -> Request:
     """
     tensor = InferInput(INPUT_NAME, list(faces.shape), "UINT8")
     tensor.set_data_from_numpy(faces)
-    return Request([tensor], [InferRequestedOutput(OUTPUT_NAME)], len(faces))
+    return Request([tensor], _OUTPUTS, len(faces))
 
 
-def decode(result: Any, request: Request, embedding_dim: int) -> Answer:
-    """Read and check the answer to `request`.
+def decode(result: Any, face_count: int, embedding_dim: int) -> Answer:
+    """Read and check the answer to a request.
 
     Args:
         result: tritonclient's `InferResult`.
-        request: The request that it answers.
+        face_count: Faces of the request that it answers.
         embedding_dim: Length of one embedding.
 
     Raises:
@@ -65,7 +109,7 @@ def decode(result: Any, request: Request, embedding_dim: int) -> Answer:
     described = result.get_output(OUTPUT_NAME)
     if described is None:
         raise ServerFault(f"the server's answer has no output {OUTPUT_NAME!r}.")
-    expected = (request.face_count, embedding_dim)
+    expected = (face_count, embedding_dim)
     shape = tuple(described.shape)
     if described.datatype != "FP32" or shape != expected:
         raise ServerFault(
@@ -78,9 +122,14 @@ def decode(result: Any, request: Request, embedding_dim: int) -> Answer:
         raise ServerFault(
             f"the server's answer does not hold the {expected} values that it announces."
         ) from error
+    check_finite(vectors)
+    return Answer(vectors, str(result.get_response().model_version))
+
+
+def check_finite(vectors: NDArray[np.float32]) -> None:
+    """Raise ServerFault for embeddings with values that are not finite."""
     if not np.isfinite(vectors).all():
         raise ServerFault(
-            "the server answered values that are not finite: its model is broken. "
+            "the model answered values that are not finite: it is broken. "
             "Check it with `mstkd-serve doctor`."
         )
-    return Answer(vectors, str(result.get_response().model_version))

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from mstkd_client._base import DEFAULT_MODEL, DEFAULT_TIMEOUT, DEFAULT_URL
 from mstkd_client._errors import MstkdClientError
+from mstkd_client._settings import DEFAULT_URL
 from mstkd_client._sync import FaceClient
 from mstkd_client._types import Embeddings
 
@@ -67,9 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         default=os.environ.get(URL_VARIABLE) or DEFAULT_URL,
         help=f"host:port of Triton's gRPC endpoint (${URL_VARIABLE}, else {DEFAULT_URL})",
     )
-    connection.add_argument("--model", default=DEFAULT_MODEL, help="model name (%(default)s)")
+    connection.add_argument("--model", default="student", help="model name (%(default)s)")
     connection.add_argument(
-        "--timeout", type=float, default=DEFAULT_TIMEOUT, help="seconds a call (%(default)s)"
+        "--timeout", type=float, default=30.0, help="seconds a call (%(default)s)"
     )
     parser = argparse.ArgumentParser(
         prog="mstkd-client", description="Embed and compare aligned 112x112 faces."

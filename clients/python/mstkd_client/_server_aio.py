@@ -1,0 +1,141 @@
+"""An asyncio connection to a server: the small questions, and one attempt of a request."""
+
+import asyncio
+import os
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from mstkd_client._channel import channel_arguments, channel_credentials
+from mstkd_client._errors import ClientClosed, ModelNotReady, MstkdClientError
+from mstkd_client._failures import classify, model_states
+from mstkd_client._flight import Ticket
+from mstkd_client._model import ServedModel, parse_model
+from mstkd_client._observe import Call
+from mstkd_client._server import BaseServer
+from mstkd_client._settings import Settings
+from mstkd_client._timing import ServerCount
+from mstkd_client._types import ModelInfo
+
+_clock: Final = time.monotonic
+
+
+class AsyncServer(BaseServer):
+    """A server, asked by coroutines. Another event loop or a forked process reconnects."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._credentials = channel_credentials(settings)  # a bad file is refused here
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._reading = asyncio.Lock()
+        self._triton: Any = None
+
+    def _connection(self) -> Any:
+        """Return the connection of this event loop; gRPC binds each to the loop it began in."""
+        if self._triton is None or not self._is_at_home():
+            self._process, self._loop = os.getpid(), asyncio.get_running_loop()
+            self._reading = asyncio.Lock()
+            self._triton = InferenceServerClient(
+                self.settings.url,
+                creds=self._credentials,
+                channel_args=channel_arguments(self.settings),
+            )
+        return self._triton
+
+    def _is_at_home(self) -> bool:
+        return self._process == os.getpid() and self._loop is asyncio.get_running_loop()
+
+    async def close(self) -> None:
+        """Close the connection, once."""
+        self.closed = True
+        triton, self._triton = self._triton, None
+        if triton is not None and self._is_at_home():
+            await triton.close()
+
+    async def send(self, ticket: Ticket, call: Call) -> Any:
+        """Send one attempt of a request and return tritonclient's result.
+
+        Raises:
+            ClientClosed: The client was closed.
+            InferenceServerException: The attempt failed.
+        """
+        self.check_open()
+        return await self._connection().infer(**self.infer_options(ticket, call))
+
+    async def read_model(self, *, anew: bool = False) -> ServedModel:
+        """Return the model's description: read once, and again only if asked to."""
+        self.check_open()
+        self._connection()
+        async with self._reading:
+            if self.served is None or anew:
+                metadata = await self.ask("get_model_metadata", *self.model)
+                config = await self.ask("get_model_config", *self.model)
+                server = await self.ask("get_server_metadata")
+                self.served = parse_model(metadata, config.config, str(server.version))
+            return self.served
+
+    async def info_of(self, version: str) -> ModelInfo:
+        """Return the model's info, read anew where it does not know `version`."""
+        served = await self.read_model()
+        if version not in served.info.model_versions:
+            served = await self.read_model(anew=True)
+        return served.info
+
+    async def count(self) -> ServerCount | None:
+        """Return the model's running totals, where the settings ask for them."""
+        if not self.settings.server_timing:
+            return None
+        return ServerCount.read(await self.ask("get_inference_statistics", *self.model))
+
+    async def ask(self, method: str, *arguments: Any, once: bool = False) -> Any:
+        """Call one of the server's small methods, and again where `Retry` says so.
+
+        Raises:
+            MstkdClientError: One of its subclasses, for what went wrong last.
+        """
+        deadline = _clock() + self.settings.timeout
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                answer = await self._try(method, *arguments, seconds=deadline - _clock())
+            except MstkdClientError as error:
+                wait = self.budget.wait_before_retry(type(error), attempt, _clock(), deadline)
+                if once or wait is None:
+                    raise
+                await asyncio.sleep(wait)
+            else:
+                self.budget.answered()
+                return answer
+
+    async def _try(self, method: str, *arguments: Any, seconds: float) -> Any:
+        self.check_open()
+        send = getattr(self._connection(), method)
+        options = {"client_timeout": max(seconds, 0.001), "headers": self.settings.headers}
+        try:
+            answer = await send(*arguments, **options)
+        except InferenceServerException as failure:
+            raise await self.failure(failure, self.settings.timeout) from failure
+        self.answered = True
+        return answer
+
+    async def failure(self, failure: InferenceServerException, timeout: float) -> MstkdClientError:
+        """Put tritonclient's exception into one of the client's errors."""
+        try:
+            self.check_open()
+        except ClientClosed as closed:  # by another task, which made gRPC cancel
+            return closed
+        message = failure.message() or ""
+        kind = classify(failure.status(), message)
+        models = await self._known_models() if kind is ModelNotReady else None
+        return self.error(kind, message, timeout, models)
+
+    async def _known_models(self) -> dict[str, str] | None:
+        """Ask for the server's models; None where it does not tell."""
+        options = {"client_timeout": self.settings.timeout, "headers": self.settings.headers}
+        with suppress(InferenceServerException):
+            return model_states(await self._connection().get_model_repository_index(**options))
+        return None
