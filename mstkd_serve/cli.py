@@ -86,18 +86,24 @@ def repo_build(
         typer.Option("--model", help="A further model as NAME=FILE.onnx; may be repeated."),
     ] = None,
     max_batch_size: Annotated[int, typer.Option(help="Largest batch.")] = 32,
+    max_queue_size: Annotated[int, typer.Option(help="Most requests that wait; 0: any.")] = 256,
+    queue_timeout_ms: Annotated[int, typer.Option(help="Longest wait in the queue.")] = 60_000,
     max_queue_delay_us: Annotated[int, typer.Option(help="Wait for companions, in us.")] = 0,
     instances: Annotated[int, typer.Option(help="Copies of each model.")] = 1,
     intra_op_threads: Annotated[int, typer.Option(help="Threads a copy; 0: share cores.")] = 0,
+    max_request_bytes: Annotated[int, typer.Option(help="Most bytes a request; 0: any.")] = 0,
     replace: Annotated[bool, typer.Option("--replace", help="Replace --out.")] = False,
 ) -> None:
     """Write a Triton model repository from ONNX files."""
     models = {"student": student} | dict(_named_file(text) for text in model or [])
     options = ServingOptions(
         max_batch_size=max_batch_size,
+        max_queue_size=max_queue_size,
+        queue_timeout_ms=queue_timeout_ms,
         max_queue_delay_us=max_queue_delay_us,
         instances=instances,
         intra_op_threads=intra_op_threads,
+        max_request_bytes=max_request_bytes,
     )
     contracts = build_repository(
         models,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from google.protobuf import text_format
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tritonclient.grpc import model_config_pb2 as triton
 
 from mstkd_serve.calibration import Calibration
@@ -26,6 +26,11 @@ WARMUP_FILE: Final = "golden_face.raw"
 PRECISION_KEY: Final = "mstkd.precision"
 """Key of the precision that the model is computed in, in a config's `parameters`."""
 THREADS_KEY: Final = "mstkd.intra_op_threads"
+MAX_REQUEST_BYTES_KEY: Final = "mstkd.max_request_bytes"
+"""Key of the most bytes of pixels that clients put into one request."""
+
+
+FACE_BYTES: Final = 112 * 112 * 3
 
 
 class Target(StrEnum):
@@ -53,18 +58,34 @@ class ServingOptions(BaseModel):
 
     Attributes:
         max_batch_size: Largest batch that Triton forms, and largest request it takes.
+        max_queue_size: Most requests that wait; one more is refused at once, so that a client
+            can go elsewhere or come back, instead of waiting without an end. 0 sets no bound.
+        queue_timeout_ms: Longest wait in the queue, milliseconds; who waited longer is refused
+            without being run. A client's own timeout shortens it.
         max_queue_delay_us: How long a request may wait for companions, microseconds. 0 batches
             only what already waits, which never delays a lone request.
         instances: Copies of the model that run side by side.
         intra_op_threads: Threads of one instance; 0 shares the machine's cores among instances.
+        max_request_bytes: Most bytes of pixels that clients shall put into one request, for a
+            proxy with a limit of its own; 0 leaves it to `max_batch_size`. A face has 37,632.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     max_batch_size: int = Field(default=32, ge=1, le=1024)
+    max_queue_size: int = Field(default=256, ge=0, le=1_000_000)
+    queue_timeout_ms: int = Field(default=60_000, ge=1, le=86_400_000)
     max_queue_delay_us: int = Field(default=0, ge=0, le=10_000_000)
     instances: int = Field(default=1, ge=1, le=64)
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
+    max_request_bytes: int = Field(default=0, ge=0, le=2**31 - 1)
+
+    @field_validator("max_request_bytes")
+    @classmethod
+    def _holds_a_face(cls, value: int) -> int:
+        if 0 < value < FACE_BYTES:
+            raise ValueError(f"one face needs {FACE_BYTES} bytes, got {value}")
+        return value
 
 
 def model_config(
@@ -93,6 +114,11 @@ def model_config(
     config.output.add(name=OUTPUT_NAME, data_type=triton.TYPE_FP32, dims=[contract.embedding_dim])
     config.instance_group.add(count=options.instances, kind=triton.ModelInstanceGroup.KIND_CPU)
     config.dynamic_batching.max_queue_delay_microseconds = options.max_queue_delay_us
+    policy = config.dynamic_batching.default_queue_policy
+    policy.timeout_action = triton.ModelQueuePolicy.REJECT
+    policy.default_timeout_microseconds = options.queue_timeout_ms * 1000
+    policy.allow_timeout_override = True  # Triton takes a client's timeout where it is shorter
+    policy.max_queue_size = options.max_queue_size
     for batch_size in sorted({1, options.max_batch_size}):
         warmup = config.model_warmup.add(name=f"golden_face_x{batch_size}", batch_size=batch_size)
         warmup.inputs[INPUT_NAME].data_type = triton.TYPE_UINT8
@@ -104,6 +130,11 @@ def model_config(
         | (calibration.metadata() if calibration else {})
         | {PRECISION_KEY: _PRECISION[target]}
         | _thread_parameters(target, options)
+        | (
+            {MAX_REQUEST_BYTES_KEY: str(options.max_request_bytes)}
+            if options.max_request_bytes
+            else {}
+        )
     )
     for key, value in parameters.items():
         config.parameters[key].string_value = value

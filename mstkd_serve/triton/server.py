@@ -24,6 +24,7 @@ from mstkd_serve.triton.log import failure_reasons
 LOOPBACK: Final = "127.0.0.1"
 _POLL_SECONDS = 0.1
 _DRAIN_SECONDS = 30
+_LEAST_PING_MILLISECONDS = 10_000
 _PR_SET_PDEATHSIG = 1
 
 
@@ -124,6 +125,9 @@ class TritonServer:
             f"--metrics-address={LOOPBACK}",
             f"--metrics-port={self.ports.metrics}",
             f"--exit-timeout-secs={_DRAIN_SECONDS}",
+            # Clients may keep idle connections open; Triton alone hangs up on their pings.
+            "--grpc-keepalive-permit-without-calls=1",
+            f"--grpc-http2-min-recv-ping-interval-without-data={_LEAST_PING_MILLISECONDS}",
         ]
         try:
             self._process = subprocess.Popen(

@@ -34,7 +34,6 @@ FAILURES = [
     (Code.UNIMPLEMENTED, "Received http2 header with status: 404", ServerUnavailable),
     (Code.UNIMPLEMENTED, "Method not found!", ServerFault),
     (Code.NOT_FOUND, "Request for unknown model: 'student' is not found", ModelNotReady),
-    (Code.DEADLINE_EXCEEDED, "Deadline Exceeded", DeadlineExceeded),
     (Code.RESOURCE_EXHAUSTED, "Received message larger than max (8 vs. 4)", ServerFault),
     (Code.RESOURCE_EXHAUSTED, "rate limit", Overloaded),
     (Code.UNAUTHENTICATED, "no token", Unauthenticated),
@@ -55,6 +54,17 @@ def test_a_status_becomes_its_error(client, triton, faces, code, message, error)
     assert type(caught.value) is error
     if error is not DeadlineExceeded:
         assert message in str(caught.value)
+
+
+def test_a_server_that_gives_up_before_the_time_is_asked_again(triton, faces, connect):
+    with connect(triton.url, timeout=10) as client:
+        client.info()
+        triton.failure = (Code.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        triton.before_answer = lambda: setattr(triton, "failure", None) if triton.calls[-2:] == [
+            "ModelInfer"
+        ] * 2 else None  # fmt: skip
+        embeddings = client.embed(faces[0])
+        assert embeddings.timing.retries == 2
 
 
 def test_an_unknown_model_is_named_with_those_there_are(triton, faces, connect):
@@ -223,5 +233,5 @@ def test_malformed_settings_are_refused_at_once(settings, connect):
 def test_every_error_is_documented_in_the_tree():
     tree = mstkd_client._errors.__doc__
     errors = MstkdClientError.__subclasses__()
-    assert len(errors) == 11
+    assert len(errors) == 12
     assert all(f"── {error.__name__} " in tree for error in errors)

@@ -25,6 +25,7 @@ EXPORTED = [
     "FaceClient",
     "Faces",
     "Health",
+    "InvalidDetector",
     "InvalidFace",
     "InvalidSettings",
     "LocalFaceClient",

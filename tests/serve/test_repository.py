@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import openvino
 import pytest
+from pydantic import ValidationError
 from tritonclient.grpc import model_config_pb2 as triton
 
 from mstkd_serve.contract import FaceContract, Preprocessing
@@ -55,6 +56,22 @@ def test_config_states_shapes_contract_batching_and_warmup(tmp_path, source, tar
     assert (out / "student" / "1" / "model.py").exists() is (target is Target.PYTHON)
     assert config.default_model_filename == ("" if target is Target.PYTHON else "model.onnx")
     assert check_repository(out) == {"student": contract}
+
+
+def test_the_queue_is_bounded_and_a_clients_timeout_counts_in_it(tmp_path, source):
+    build(source, tmp_path / "usual")
+    policy = read_config(tmp_path / "usual/student/config.pbtxt").dynamic_batching
+    policy = policy.default_queue_policy
+    assert policy.timeout_action == triton.ModelQueuePolicy.REJECT
+    assert (policy.max_queue_size, policy.default_timeout_microseconds) == (256, 60_000_000)
+    assert policy.allow_timeout_override
+    build(source, tmp_path / "own", max_queue_size=7, queue_timeout_ms=5, max_request_bytes=10**6)
+    config = read_config(tmp_path / "own/student/config.pbtxt")
+    policy = config.dynamic_batching.default_queue_policy
+    assert (policy.max_queue_size, policy.default_timeout_microseconds) == (7, 5000)
+    assert parameters_of(config)["mstkd.max_request_bytes"] == "1000000"
+    with pytest.raises(ValidationError, match="37632"):
+        ServingOptions(max_request_bytes=100)
 
 
 def test_openvino_target_file_is_one_that_openvino_reads(tmp_path, source):

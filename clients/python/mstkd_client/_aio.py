@@ -192,7 +192,8 @@ class AsyncFaceClient(BaseClient):
             flight.answered(ticket, answer, _clock())
         elif isinstance(failure, InferenceServerException):
             seconds = ticket.deadline - ticket.first_sent
-            flight.failed(ticket, await self._server.failure(failure, seconds), _clock())
+            error = await self._server.failure(failure, seconds, ticket.deadline)
+            flight.failed(ticket, error, _clock())
         else:
             raise failure
 

@@ -6,6 +6,7 @@ holds pixels or embeddings, so they may be logged.
     MstkdClientError
     ├── InvalidFace         an input is not one aligned 112x112 RGB face (also a ValueError)
     ├── InvalidSettings     a client was given settings that cannot work (also a ValueError)
+    ├── InvalidDetector     a face detector's file or object is none (also a ValueError)
     ├── ClientClosed        the client was closed before or during the call
     ├── ServerUnavailable   no Triton answers at this URL
     ├── ModelNotReady       Triton answers, but the model is unknown or not loaded
@@ -31,12 +32,16 @@ class InvalidSettings(MstkdClientError, ValueError):
     """A client was given settings that cannot work; the text names the setting and its source."""
 
 
+class InvalidDetector(MstkdClientError, ValueError):
+    """A face detector is missing, damaged, or not one; the text names its file."""
+
+
 class ClientClosed(MstkdClientError):
     """The client was closed, by this thread before or by another one meanwhile."""
 
 
 class ServerUnavailable(MstkdClientError):
-    """No Triton answers at this URL, or the connection broke."""
+    """No Triton answers at this URL, or the connection or the model's process broke."""
 
 
 class ModelNotReady(MstkdClientError):

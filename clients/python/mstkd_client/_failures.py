@@ -22,6 +22,7 @@ ERROR_TABLE: Final[tuple[tuple[str, str, type[MstkdClientError]], ...]] = (
     ("UNAVAILABLE", "not at ready state", ModelNotReady),
     ("UNAVAILABLE", "", ServerUnavailable),
     ("CANCELLED", "", ServerUnavailable),
+    ("INTERNAL", "is not healthy", ServerUnavailable),
     ("UNIMPLEMENTED", "http2 header", ServerUnavailable),
     ("NOT_FOUND", "", ModelNotReady),
     ("DEADLINE_EXCEEDED", "", DeadlineExceeded),
@@ -31,7 +32,8 @@ ERROR_TABLE: Final[tuple[tuple[str, str, type[MstkdClientError]], ...]] = (
     ("PERMISSION_DENIED", "", Unauthenticated),
 )
 """gRPC status, a part of the message ("" fits any), error; the first fit counts, none is a
-`ServerFault`. CANCELLED is the server's doing: what a client cancels itself never gets here."""
+`ServerFault`. CANCELLED is the server's doing: what a client cancels itself never gets here.
+"Not healthy" is a model's process that died or hung; Triton starts another."""
 
 RETRIED: Final = (ServerUnavailable, Overloaded)
 """What may be sent again: the request was not run, or its answer was lost. To embed a face twice
@@ -72,6 +74,8 @@ def describe(
         models: The server's models and why each is not ready ("" where it is), if known.
     """
     detail = f" ({message})" if message else ""
+    if kind is ServerUnavailable and "not healthy" in message:
+        return kind(f"the process of model {model} at {url} broke{detail}. Try again later.")
     if kind is ServerUnavailable:
         return kind(
             f"no Triton server answers at {url}{detail}. Give the host:port of its gRPC "

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mstkd_client._decode import ALIGN, SIDE, read_encoded, read_image
-from mstkd_client._decode import FORMATS as FORMATS  # TEMP
 from mstkd_client._errors import InvalidFace, InvalidSettings
 from mstkd_client._types import Faces, OneFace
 from mstkd_client._wire import FACE_SHAPE

@@ -18,6 +18,9 @@ from mstkd_client._retry import RetryBudget
 from mstkd_client._settings import Settings, check_seconds
 
 _MICROSECONDS: Final = 1_000_000
+_CLOCKS_DIFFER_BY: Final = 0.1
+"""Seconds. A server that stood still takes the first requests after it for long expired; who has
+more time left than this asks again."""
 
 
 class BaseServer:
@@ -80,6 +83,7 @@ class BaseServer:
         kind: type[MstkdClientError],
         message: str,
         timeout: float,
+        left: float,
         models: Mapping[str, str] | None = None,
     ) -> MstkdClientError:
         """Put a failure into words.
@@ -88,12 +92,16 @@ class BaseServer:
             kind: From `classify`.
             message: Triton's or gRPC's message.
             timeout: Seconds that the request had.
+            left: Seconds of them that are left.
             models: The server's models and why each is not ready ("" where it is), if known.
         """
         if kind not in (DeadlineExceeded, ServerUnavailable):
             self.answered = True
-        if kind is DeadlineExceeded and not self.answered:
-            kind, message = ServerUnavailable, f"no answer within {timeout:g} s"
+        if kind is DeadlineExceeded and "expired" not in message:
+            if left > _CLOCKS_DIFFER_BY:
+                kind, message = ServerUnavailable, "it gave up before the time was up"
+            elif not self.answered:
+                kind, message = ServerUnavailable, f"no answer within {timeout:g} s"
         name, version = self.model
         return describe(
             kind,

@@ -101,7 +101,7 @@ class AsyncServer(BaseServer):
         while True:
             attempt += 1
             try:
-                answer = await self._try(method, *arguments, seconds=deadline - _clock())
+                answer = await self._try(method, *arguments, deadline=deadline)
             except MstkdClientError as error:
                 wait = self.budget.wait_before_retry(type(error), attempt, _clock(), deadline)
                 if once or wait is None:
@@ -111,19 +111,28 @@ class AsyncServer(BaseServer):
                 self.budget.answered()
                 return answer
 
-    async def _try(self, method: str, *arguments: Any, seconds: float) -> Any:
+    async def _try(self, method: str, *arguments: Any, deadline: float) -> Any:
         self.check_open()
         send = getattr(self._connection(), method)
-        options = {"client_timeout": max(seconds, 0.001), "headers": self.settings.headers}
+        left = max(deadline - _clock(), 0.001)
+        options = {"client_timeout": left, "headers": self.settings.headers}
         try:
             answer = await send(*arguments, **options)
         except InferenceServerException as failure:
-            raise await self.failure(failure, self.settings.timeout) from failure
+            raise await self.failure(failure, self.settings.timeout, deadline) from failure
         self.answered = True
         return answer
 
-    async def failure(self, failure: InferenceServerException, timeout: float) -> MstkdClientError:
-        """Put tritonclient's exception into one of the client's errors."""
+    async def failure(
+        self, failure: InferenceServerException, timeout: float, deadline: float
+    ) -> MstkdClientError:
+        """Put tritonclient's exception into one of the client's errors.
+
+        Args:
+            failure: What tritonclient raised.
+            timeout: Seconds that the request had.
+            deadline: When they are over, on the monotonic clock.
+        """
         try:
             self.check_open()
         except ClientClosed as closed:  # by another task, which made gRPC cancel
@@ -131,7 +140,7 @@ class AsyncServer(BaseServer):
         message = failure.message() or ""
         kind = classify(failure.status(), message)
         models = await self._known_models() if kind is ModelNotReady else None
-        return self.error(kind, message, timeout, models)
+        return self.error(kind, message, timeout, deadline - _clock(), models)
 
     async def _known_models(self) -> dict[str, str] | None:
         """Ask for the server's models; None where it does not tell."""

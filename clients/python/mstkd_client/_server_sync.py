@@ -115,7 +115,7 @@ class Server(BaseServer):
         while True:
             attempt += 1
             try:
-                answer = self._try(method, *arguments, seconds=deadline - _clock())
+                answer = self._try(method, *arguments, deadline=deadline)
             except MstkdClientError as error:
                 wait = self.budget.wait_before_retry(type(error), attempt, _clock(), deadline)
                 if once or wait is None:
@@ -125,22 +125,31 @@ class Server(BaseServer):
                 self.budget.answered()
                 return answer
 
-    def _try(self, method: str, *arguments: Any, seconds: float) -> Any:
+    def _try(self, method: str, *arguments: Any, deadline: float) -> Any:
         self.check_open()
         send: Callable[..., Any] = getattr(self._connection(), method)
-        options = {"client_timeout": max(seconds, 0.001), "headers": self.settings.headers}
+        left = max(deadline - _clock(), 0.001)
+        options = {"client_timeout": left, "headers": self.settings.headers}
         try:
             answer = send(*arguments, **options)
         except InferenceServerException as failure:
-            raise self.failure(failure, self.settings.timeout) from failure
+            raise self.failure(failure, self.settings.timeout, deadline) from failure
         except ValueError:  # gRPC's word for a channel that another thread closed
             self.check_open()
             raise
         self.answered = True
         return answer
 
-    def failure(self, failure: InferenceServerException, timeout: float) -> MstkdClientError:
-        """Put tritonclient's exception into one of the client's errors."""
+    def failure(
+        self, failure: InferenceServerException, timeout: float, deadline: float
+    ) -> MstkdClientError:
+        """Put tritonclient's exception into one of the client's errors.
+
+        Args:
+            failure: What tritonclient raised.
+            timeout: Seconds that the request had.
+            deadline: When they are over, on the monotonic clock.
+        """
         try:
             self.check_open()
         except ClientClosed as closed:  # by another thread, which made gRPC cancel
@@ -148,7 +157,7 @@ class Server(BaseServer):
         message = failure.message() or ""
         kind = classify(failure.status(), message)
         models = self._known_models() if kind is ModelNotReady else None
-        return self.error(kind, message, timeout, models)
+        return self.error(kind, message, timeout, deadline - _clock(), models)
 
     def _known_models(self) -> dict[str, str] | None:
         """Ask for the server's models; None where it does not tell."""

@@ -118,7 +118,8 @@ class FaceClient(BaseClient, BlockingFaceClient):
             answer = decode(result, ticket.request.face_count, embedding_dim)
             flight.answered(ticket, answer, _clock())
         else:
-            error = self._server.failure(failure, ticket.deadline - ticket.first_sent)
+            seconds = ticket.deadline - ticket.first_sent
+            error = self._server.failure(failure, seconds, ticket.deadline)
             flight.failed(ticket, error, _clock())
 
 
