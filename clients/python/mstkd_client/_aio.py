@@ -146,7 +146,8 @@ class AsyncFaceClient(BaseClient):
         server = self._server
         flight = server.flight(timeout)
         served = await server.read_model()
-        requests = Requests(blocks, served.rows(self._settings.max_request_bytes, batch_size))
+        rows = served.rows(self._settings.max_request_bytes, batch_size)
+        requests = Requests(blocks, rows)
         reports: asyncio.Queue[_Report] = asyncio.Queue()
         tasks: set[asyncio.Task[None]] = set()
 
@@ -155,6 +156,7 @@ class AsyncFaceClient(BaseClient):
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
+        await server.share_memory(served.rows(self._settings.max_request_bytes, None))
         call.before = await server.count()
         try:
             while True:
@@ -188,7 +190,7 @@ class AsyncFaceClient(BaseClient):
             flight.pulled(result)
         elif failure is None:
             self._server.answered = True
-            answer = decode(result, ticket.request.face_count, embedding_dim)
+            answer = decode(result, len(ticket.faces), embedding_dim)
             flight.answered(ticket, answer, _clock())
         elif isinstance(failure, InferenceServerException):
             seconds = ticket.deadline - ticket.first_sent

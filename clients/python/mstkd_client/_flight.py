@@ -5,12 +5,16 @@ decides about order, bound and retries; the client's own loop only pulls, sends 
 """
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mstkd_client._errors import MstkdClientError
 from mstkd_client._retry import RetryBudget
-from mstkd_client._wire import Answer, Request
+from mstkd_client._wire import Answer
 
 
 @dataclass(eq=False, slots=True)
@@ -18,26 +22,28 @@ class Ticket:
     """One request on its way.
 
     Attributes:
-        request: What is sent.
+        faces: What is sent, uint8 `(n, 112, 112, 3)`.
         deadline: When its time is up, on the client's clock; set when it is first sent.
         first_sent: When it was first sent.
         attempt: Number of the attempt under way, 1 or more.
         sent: When that attempt was sent, on the client's clock.
         round_trip: Seconds from then to its answer.
+        free: Frees the shared memory that holds its pixels; None where none does.
     """
 
-    request: Request
+    faces: NDArray[np.uint8] = field(repr=False)
     deadline: float = 0.0
     first_sent: float = 0.0
     attempt: int = 0
     sent: float = 0.0
     round_trip: float = 0.0
+    free: Callable[[], None] | None = None
     retry_at: float | None = 0.0
     answer: Answer | None = field(default=None, repr=False)
 
 
 class Pull(NamedTuple):
-    """Get the next request and report it with `pulled`."""
+    """Get the faces of the next request and report them with `pulled`."""
 
 
 class Send(NamedTuple):
@@ -112,13 +118,13 @@ class Flight:
         ticket.retry_at = None
         return Send(ticket)
 
-    def pulled(self, request: Request | None) -> None:
-        """Report the next request, or None where there are no more."""
+    def pulled(self, faces: NDArray[np.uint8] | None) -> None:
+        """Report the faces of the next request, or None where there are no more."""
         self._pulling = False
-        if request is None:
+        if faces is None:
             self._exhausted = True
         else:
-            self._tickets.append(Ticket(request))
+            self._tickets.append(Ticket(faces))
 
     def answered(self, ticket: Ticket, answer: Answer, now: float) -> None:
         """Report the answer to a request."""

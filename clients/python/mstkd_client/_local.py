@@ -26,7 +26,7 @@ from mstkd_client._observe import Call
 from mstkd_client._settings import check_seconds
 from mstkd_client._timing import ServerCount
 from mstkd_client._types import Health, ModelInfo
-from mstkd_client._wire import INPUT_NAME, OUTPUT_NAME, Answer, Request, check_finite, chunks
+from mstkd_client._wire import INPUT_NAME, OUTPUT_NAME, Answer, check_finite, chunks
 
 _clock: Final = time.perf_counter
 
@@ -114,7 +114,7 @@ class LocalFaceClient(BlockingFaceClient):
         rows = min(self._batch_size, batch_size or self._batch_size)
         for chunk in chunks(blocks, rows):
             session = self._running()
-            ticket = Ticket(Request([], [], len(chunk)), sent=_clock(), attempt=1)
+            ticket = Ticket(chunk, sent=_clock(), attempt=1)
             (vectors,) = session.run([OUTPUT_NAME], {INPUT_NAME: np.ascontiguousarray(chunk)})
             ticket.round_trip = _clock() - ticket.sent
             if ticket.round_trip > timeout:

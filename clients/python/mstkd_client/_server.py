@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from mstkd_client._errors import (
@@ -16,6 +17,8 @@ from mstkd_client._model import ServedModel
 from mstkd_client._observe import Call
 from mstkd_client._retry import RetryBudget
 from mstkd_client._settings import Settings, check_seconds
+from mstkd_client._shm import SharedPixels
+from mstkd_client._wire import OUTPUTS, encode
 
 _MICROSECONDS: Final = 1_000_000
 _CLOCKS_DIFFER_BY: Final = 0.1
@@ -36,7 +39,14 @@ class BaseServer:
         self.served: ServedModel | None = None
         self.answered = False
         self.closed = False
+        self.shared: SharedPixels | None = None
+        self.connected()
+
+    def connected(self) -> None:
+        """Note that the connection is new, of this process, and shares no memory yet."""
         self._process = os.getpid()
+        self.shared = None
+        self._offered = False
 
     @property
     def model(self) -> tuple[str, str]:
@@ -64,14 +74,38 @@ class BaseServer:
         left = max(ticket.deadline - ticket.sent, 0.001)
         return {
             "model_name": name,
-            "inputs": ticket.request.inputs,
+            "inputs": self._inputs(ticket),
             "model_version": version,
-            "outputs": ticket.request.outputs,
+            "outputs": OUTPUTS,
             "timeout": max(1, round(left * _MICROSECONDS)),  # of Triton's queue
             "client_timeout": left,  # the deadline of the gRPC call
             "headers": self.settings.headers | call.headers,
             "compression_algorithm": self.settings.compression,
         }
+
+    def _inputs(self, ticket: Ticket) -> list[Any]:
+        """Return the request's tensors: in shared memory where there is room, else on the wire."""
+        placed = self.shared.place(ticket.faces) if self.shared else None
+        if placed is None:
+            return encode(ticket.faces)
+        inputs, ticket.free = placed
+        return inputs
+
+    def release(self, ticket: Ticket) -> None:
+        """Give back what an attempt held."""
+        free, ticket.free = ticket.free, None
+        if free is not None:
+            free()
+
+    def offer(self, rows: int) -> SharedPixels | None:
+        """Return memory to offer to the server, once a connection; None where it is of no use."""
+        wanted = self.settings.shared_memory and self.settings.is_local
+        if not wanted or self._offered:
+            return None
+        self._offered = True
+        with suppress(OSError):  # there is none here, or it is full: the wire does as well
+            return SharedPixels(2 * self.settings.in_flight, rows)
+        return None
 
     def check_open(self) -> None:
         """Raise ClientClosed where the client was closed."""
@@ -97,6 +131,9 @@ class BaseServer:
         """
         if kind not in (DeadlineExceeded, ServerUnavailable):
             self.answered = True
+        if "shared memory region" in message:  # a server that was restarted does not know it
+            self.shared, self._offered = None, False
+            kind = ServerUnavailable
         if kind is DeadlineExceeded and "expired" not in message:
             if left > _CLOCKS_DIFFER_BY:
                 kind, message = ServerUnavailable, "it gave up before the time was up"

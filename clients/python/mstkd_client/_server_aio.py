@@ -36,7 +36,8 @@ class AsyncServer(BaseServer):
     def _connection(self) -> Any:
         """Return the connection of this event loop; gRPC binds each to the loop it began in."""
         if self._triton is None or not self._is_at_home():
-            self._process, self._loop = os.getpid(), asyncio.get_running_loop()
+            self.connected()
+            self._loop = asyncio.get_running_loop()
             self._reading = asyncio.Lock()
             self._triton = InferenceServerClient(
                 self.settings.url,
@@ -53,6 +54,11 @@ class AsyncServer(BaseServer):
         self.closed = True
         triton, self._triton = self._triton, None
         if triton is not None and self._is_at_home():
+            if self.shared is not None:
+                with suppress(InferenceServerException):
+                    await triton.unregister_system_shared_memory(
+                        self.shared.name, client_timeout=1.0, headers=self.settings.headers
+                    )
             await triton.close()
 
     async def send(self, ticket: Ticket, call: Call) -> Any:
@@ -63,7 +69,29 @@ class AsyncServer(BaseServer):
             InferenceServerException: The attempt failed.
         """
         self.check_open()
-        return await self._connection().infer(**self.infer_options(ticket, call))
+        try:
+            return await self._connection().infer(**self.infer_options(ticket, call))
+        finally:
+            self.release(ticket)
+
+    async def share_memory(self, rows: int) -> None:
+        """Offer the server memory for requests of up to `rows` faces, where the settings say so."""
+        self._connection()
+        if (offered := self.offer(rows)) is None:
+            return
+        try:
+            await self._connection().register_system_shared_memory(
+                offered.name,
+                offered.key,
+                offered.byte_size,
+                client_timeout=self.settings.timeout,
+                headers=self.settings.headers,
+            )
+            self.shared = offered
+        except InferenceServerException:  # refused, or on another machine: the wire does as well
+            pass
+        finally:
+            offered.forget_name()
 
     async def read_model(self, *, anew: bool = False) -> ServedModel:
         """Return the model's description: read once, and again only if asked to."""

@@ -42,16 +42,21 @@ class Server(BaseServer):
     def _connection(self) -> Any:
         """Return the connection; a forked process leaves its parent's alone and makes its own."""
         if self._process != os.getpid():
-            self._process = os.getpid()
+            self.connected()
             self._reading = threading.Lock()
             self._triton = self._connect()
         return self._triton
 
     def close(self) -> None:
         """Close the connection, once."""
-        self.closed = True
-        if self._process == os.getpid():
+        if not self.closed and self._process == os.getpid():
+            if self.shared is not None:
+                with suppress(InferenceServerException):
+                    self._triton.unregister_system_shared_memory(
+                        self.shared.name, client_timeout=1.0, headers=self.settings.headers
+                    )
             self._triton.close()
+        self.closed = True
 
     def send(
         self,
@@ -79,6 +84,25 @@ class Server(BaseServer):
         except ValueError:  # gRPC's word for a channel that another thread closed
             self.check_open()
             raise
+
+    def share_memory(self, rows: int) -> None:
+        """Offer the server memory for requests of up to `rows` faces, where the settings say so."""
+        self._connection()
+        if (offered := self.offer(rows)) is None:
+            return
+        try:
+            self._connection().register_system_shared_memory(
+                offered.name,
+                offered.key,
+                offered.byte_size,
+                client_timeout=self.settings.timeout,
+                headers=self.settings.headers,
+            )
+            self.shared = offered
+        except InferenceServerException:  # refused, or on another machine: the wire does as well
+            pass
+        finally:
+            offered.forget_name()
 
     def read_model(self, *, anew: bool = False) -> ServedModel:
         """Return the model's description: read once, and again only if asked to."""

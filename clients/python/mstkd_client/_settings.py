@@ -148,7 +148,7 @@ class Settings:
             (self.token or self.api_key)
             and not self.secure
             and not self.plaintext_credentials
-            and not _LOOPBACK.match(self.url)
+            and not self.is_local
         ):
             raise InvalidSettings(
                 f"token and api_key would travel to {self.url} unencrypted: set tls=True, or "
@@ -159,6 +159,11 @@ class Settings:
     def secure(self) -> bool:
         """Whether the connection is encrypted."""
         return self.tls or bool(self.tls_ca or self.tls_cert or self.tls_server_name)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server is on this machine, going by its address."""
+        return bool(_LOOPBACK.match(self.url))
 
     @property
     def model(self) -> str:

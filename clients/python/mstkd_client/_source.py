@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from mstkd_client._errors import InvalidFace
 from mstkd_client._images import NO_FACES, check_color, face_name, read_faces, read_item
 from mstkd_client._types import Faces, OneFace
-from mstkd_client._wire import Chunks, Request, chunks, encode
+from mstkd_client._wire import Chunks, chunks
 
 Blocks = Iterable[NDArray[np.uint8]] | AsyncIterable[NDArray[np.uint8]]
 """Blocks of faces, uint8 RGB `(k, 112, 112, 3)` each."""
@@ -55,16 +55,11 @@ class Requests:
         else:
             self._ready = chunks(blocks, rows)
 
-    async def next(self) -> Request | None:
-        """Return the next request, or None where there are no more."""
-        if self._coming is None:
-            return await asyncio.to_thread(self._next_ready)
-        chunk = await anext(self._coming, None)
-        return None if chunk is None else encode(chunk)
-
-    def _next_ready(self) -> Request | None:
-        chunk = next(self._ready, None)
-        return None if chunk is None else encode(chunk)
+    async def next(self) -> NDArray[np.uint8] | None:
+        """Return the faces of the next request, or None where there are no more."""
+        if self._coming is not None:
+            return await anext(self._coming, None)
+        return await asyncio.to_thread(next, self._ready, None)
 
 
 async def _regroup(

@@ -16,7 +16,7 @@ from mstkd_client._observe import Call
 from mstkd_client._server_sync import Server
 from mstkd_client._settings import ClientOptions
 from mstkd_client._types import Health, ModelInfo
-from mstkd_client._wire import Answer, chunks, decode, encode
+from mstkd_client._wire import Answer, chunks, decode
 
 _clock: Final = time.monotonic
 _Report = tuple[Ticket, Any, InferenceServerException | None]
@@ -83,9 +83,10 @@ class FaceClient(BaseClient, BlockingFaceClient):
         flight = server.flight(timeout)
         served = server.read_model()
         rows = served.rows(self._settings.max_request_bytes, batch_size)
-        requests = (encode(chunk) for chunk in chunks(blocks, rows))
+        requests = chunks(blocks, rows)
         reports: SimpleQueue[_Report] = SimpleQueue()
         under_way: dict[Ticket, Any] = {}
+        server.share_memory(served.rows(self._settings.max_request_bytes, None))
         call.before = server.count()
         try:
             while True:
@@ -107,15 +108,17 @@ class FaceClient(BaseClient, BlockingFaceClient):
                         call.after = server.count()
                         return
         finally:
-            for context in under_way.values():
+            for ticket, context in under_way.items():
                 context.cancel()
+                server.release(ticket)
 
     def _take(self, report: _Report, flight: Flight, embedding_dim: int) -> None:
         """Hand one report to the flight."""
         ticket, result, failure = report
+        self._server.release(ticket)
         if failure is None:
             self._server.answered = True
-            answer = decode(result, ticket.request.face_count, embedding_dim)
+            answer = decode(result, len(ticket.faces), embedding_dim)
             flight.answered(ticket, answer, _clock())
         else:
             seconds = ticket.deadline - ticket.first_sent

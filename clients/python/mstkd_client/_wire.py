@@ -13,21 +13,7 @@ INPUT_NAME: Final = "faces"
 OUTPUT_NAME: Final = "embedding"
 FACE_SHAPE: Final = (112, 112, 3)
 FACE_BYTES: Final = 112 * 112 * 3
-_OUTPUTS: Final = [InferRequestedOutput(OUTPUT_NAME)]
-
-
-class Request(NamedTuple):
-    """The tensors of one inference request.
-
-    Attributes:
-        inputs: One `InferInput`: UINT8 `(n, 112, 112, 3)` as raw bytes.
-        outputs: One `InferRequestedOutput`: the embedding and nothing else.
-        face_count: n.
-    """
-
-    inputs: list[Any]
-    outputs: list[Any]
-    face_count: int
+OUTPUTS: Final = [InferRequestedOutput(OUTPUT_NAME)]
 
 
 class Answer(NamedTuple):
@@ -83,15 +69,15 @@ def chunks(blocks: Iterable[NDArray[np.uint8]], rows: int) -> Iterator[NDArray[n
     yield from regrouped.rest()
 
 
-def encode(faces: NDArray[np.uint8]) -> Request:
-    """Make the request of one chunk.
+def encode(faces: NDArray[np.uint8]) -> list[Any]:
+    """Return the request's tensors: one `InferInput` with the pixels as raw bytes.
 
     Args:
         faces: uint8 RGB `(n, 112, 112, 3)`.
     """
     tensor = InferInput(INPUT_NAME, list(faces.shape), "UINT8")
     tensor.set_data_from_numpy(faces)
-    return Request([tensor], _OUTPUTS, len(faces))
+    return [tensor]
 
 
 def decode(result: Any, face_count: int, embedding_dim: int) -> Answer:
