@@ -134,7 +134,7 @@ def test_info_prints_the_model(at, capsys):
     assert (info["model_name"], info["embedding_dim"]) == ("student", 4)
     assert info["contract"]["alignment"] == "arcface-112"
     assert main(["info"]) == 0
-    assert "embedding_dim  4\n" in capsys.readouterr().out
+    assert "embedding_dim     4\n" in capsys.readouterr().out
 
 
 def test_the_url_option_goes_before_the_environment(triton, monkeypatch, capsys):

@@ -17,7 +17,6 @@ from mstkd_client import (
     ModelNotReady,
     MstkdClientError,
     Overloaded,
-    Retry,
     ServerFault,
     ServerUnavailable,
     Unauthenticated,

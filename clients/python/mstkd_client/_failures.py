@@ -20,6 +20,7 @@ ERROR_TABLE: Final[tuple[tuple[str, str, type[MstkdClientError]], ...]] = (
     ("UNAVAILABLE", "maximum queue size", Overloaded),
     ("UNAVAILABLE", "Request timeout expired", DeadlineExceeded),
     ("UNAVAILABLE", "not at ready state", ModelNotReady),
+    ("UNAVAILABLE", "is restricted", Unauthenticated),
     ("UNAVAILABLE", "", ServerUnavailable),
     ("CANCELLED", "", ServerUnavailable),
     ("INTERNAL", "is not healthy", ServerUnavailable),

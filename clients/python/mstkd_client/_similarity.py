@@ -50,7 +50,8 @@ def cosine(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[n
     Raises:
         InvalidFace: A row is zero or not finite.
     """
-    scores = np.einsum("nd,nd->n", _unit_rows(first, "first"), _unit_rows(second, "second"))
+    units = _unit_rows(first, "first"), _unit_rows(second, "second")
+    scores: NDArray[np.float64] = np.einsum("nd,nd->n", *units)
     return scores.astype(np.float32)  # which rounds 1 + 2e-16 to 1
 
 

@@ -1,30 +1,35 @@
 """The command `mstkd-client`: embed files, verify two of them, ask what the server runs.
 
-Exit status: 0 done, 2 a mistake or a server's error (one line on stderr), 130 interrupted.
+Exit status: 0 done, 1 not ready (`health`), 2 a mistake or a server's error (one line on stderr),
+130 interrupted.
 """
 
 import argparse
 import json
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
-
+from mstkd_client import _commands
 from mstkd_client._errors import MstkdClientError
-from mstkd_client._settings import DEFAULT_URL
-from mstkd_client._sync import FaceClient
-from mstkd_client._types import Embeddings
 
-URL_VARIABLE: Final = "MSTKD_URL"
-
-
-class _BadOutput(Exception):  # noqa: N818
-    """`--out` names a place that cannot or must not be written."""
+_CONNECTION = (
+    ("--url", {"help": "host:port of Triton's gRPC endpoint ($MSTKD_URL, else localhost:8001)"}),
+    ("--mode", {"choices": ["student", "ensemble"], "help": "which of the method's two paths"}),
+    ("--model", {"dest": "model_name", "metavar": "NAME", "help": "another model's name"}),
+    ("--model-version", {"metavar": "N", "help": "a version of it"}),
+    ("--timeout", {"type": float, "metavar": "SECONDS", "help": "of one request (30)"}),
+    ("--tls", {"action": "store_true", "default": None, "help": "encrypt the connection"}),
+    ("--tls-ca", {"metavar": "PEM", "help": "authorities to check the server against"}),
+    ("--tls-cert", {"metavar": "PEM", "help": "this client's certificate"}),
+    ("--tls-key", {"metavar": "PEM", "help": "its private key"}),
+    ("--config", {"metavar": "TOML", "help": "file of settings ($MSTKD_CONFIG)"}),
+    ("--local", {"metavar": "ONNX", "help": "run this exported file here, without a server"}),
+)
+"""Options of every command; token and API key come from $MSTKD_TOKEN, $MSTKD_API_KEY or the file,
+because other users of a machine can read command lines."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,59 +39,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Its arguments; those of the process by default.
 
     Returns:
-        The exit status: 0, 2 or 130.
+        The exit status: 0, 1, 2 or 130.
 
     Raises:
         SystemExit: argparse refused the arguments (status 2) or printed help (status 0).
     """
     options = _parser().parse_args(arguments)
     try:
-        client = FaceClient(options.url, model_name=options.model, timeout=options.timeout)
-    except ValueError as error:
-        return _fail(error)
-    try:
-        with client:
-            options.run(client, options)
-    except (MstkdClientError, _BadOutput, OSError) as error:
-        return _fail(error)
+        return int(options.run(options))
+    except (MstkdClientError, _commands.BadArgument, OSError) as error:
+        print(f"mstkd-client: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("mstkd-client: interrupted", file=sys.stderr)
+        print(f"mstkd-client: interrupted{options.after_interrupt}", file=sys.stderr)
         return 130
-    return 0
-
-
-def _fail(error: Exception) -> int:
-    print(f"mstkd-client: {' '.join(str(error).split())}", file=sys.stderr)
-    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
     connection = argparse.ArgumentParser(add_help=False)
-    connection.add_argument(
-        "--url",
-        default=os.environ.get(URL_VARIABLE) or DEFAULT_URL,
-        help=f"host:port of Triton's gRPC endpoint (${URL_VARIABLE}, else {DEFAULT_URL})",
-    )
-    connection.add_argument("--model", default="student", help="model name (%(default)s)")
-    connection.add_argument(
-        "--timeout", type=float, default=30.0, help="seconds a call (%(default)s)"
-    )
+    for name, how in _CONNECTION:
+        connection.add_argument(name, **how)
     parser = argparse.ArgumentParser(
         prog="mstkd-client", description="Embed and compare aligned 112x112 faces."
     )
+    parser.set_defaults(after_interrupt="")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     embed = commands.add_parser("embed", parents=[connection], help="write embeddings to a file")
-    embed.add_argument("files", nargs="+", metavar="FILE", help="aligned 112x112 RGB image")
+    embed.add_argument(
+        "source", nargs="+", metavar="SOURCE", help="images; for X.parquet a folder or a list"
+    )
     embed.add_argument(
         "--out",
         required=True,
         type=Path,
-        metavar="X.npz",
-        help="vectors, names, contract_id, model_name, model_version",
+        metavar="X.npz|X.parquet",
+        help=".npz keeps all in memory; .parquet is for any number of files, and resumes",
     )
     embed.add_argument("--force", action="store_true", help="overwrite the output file")
-    embed.set_defaults(run=_embed)
+    bulk = embed.add_argument_group("for X.parquet")
+    bulk.add_argument("--detector", metavar="ONNX", help="files are photos: find faces by YuNet")
+    bulk.add_argument("--engine", choices=["local", "ray"], default="local")
+    bulk.add_argument("--workers", type=int, metavar="N", help="reading threads, or Ray workers")
+    bulk.add_argument("--ray-address", metavar="HOST:PORT", help="an existing Ray cluster")
+    bulk.add_argument("--part-size", type=int, default=1024, metavar="N", help="files of a part")
+    bulk.add_argument("--restart", action="store_true", help="drop an unfinished job's work")
+    embed.set_defaults(run=_commands.embed)
 
     verify = commands.add_parser("verify", parents=[connection], help="score two faces")
     verify.add_argument("first", metavar="A", help="aligned 112x112 RGB image")
@@ -97,70 +95,54 @@ def _parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", parents=[connection], help="tell what the server runs")
     info.add_argument("--json", action="store_true", help="print JSON")
     info.set_defaults(run=_info)
+
+    health = commands.add_parser("health", parents=[connection], help="tell whether it is ready")
+    health.add_argument("--json", action="store_true", help="print JSON")
+    health.set_defaults(run=_health)
     return parser
 
 
-def _embed(client: FaceClient, options: argparse.Namespace) -> None:
-    out: Path = options.out
-    _check_output(out, force=options.force)
-    embeddings = client.embed(options.files)
-    _check_output(out, force=options.force)
-    _write(out, embeddings, options.files)
-    count, dim = embeddings.vectors.shape
-    print(f"{out}: {count} embeddings of dimension {dim}, contract {embeddings.contract_id}")
-
-
-def _verify(client: FaceClient, options: argparse.Namespace) -> None:
-    found = client.verify(options.first, options.second)
+def _verify(options: argparse.Namespace) -> int:
+    with _commands.connect(options) as client:
+        found = client.verify(options.first, options.second)
     if options.json:
-        _print_json(asdict(found))
+        return _print_json(asdict(found))
+    print(f"cosine similarity {found.score:.4f} (-1 to 1), contract {found.contract_id}")
+    if found.accepted is None:
+        print("the model is not calibrated: it gives a score and no decision")
     else:
-        print(f"cosine similarity {found.score:.4f} (-1 to 1), contract {found.contract_id}")
-        if found.accepted is None:
-            print("the model is not calibrated: it gives a score and no decision")
-        else:
-            print(
-                f"{'accepted' if found.accepted else 'rejected'} at {found.threshold:.4f}, chosen "
-                f"for a false match rate of {found.fmr:g} on {found.calibrated_on}; "
-                f"the worst group's is {found.worst_group_fmr:g}"
-            )
+        print(
+            f"{'accepted' if found.accepted else 'rejected'} at {found.threshold:.4f}, chosen "
+            f"for a false match rate of {found.fmr:g} on {found.calibrated_on}; "
+            f"the worst group's is {found.worst_group_fmr:g}"
+        )
+    return 0
 
 
-def _info(client: FaceClient, options: argparse.Namespace) -> None:
-    values = asdict(client.info())
+def _info(options: argparse.Namespace) -> int:
+    with _commands.connect(options) as client:
+        values = asdict(client.info())
     if options.json:
-        _print_json(values)
-        return
+        return _print_json(values)
     values["model_versions"] = ", ".join(values["model_versions"])
     for key in ("contract", "calibration"):
         values[key] = json.dumps(values[key], sort_keys=True)
     for name, value in values.items():
-        print(f"{name:15}{value}")
+        print(f"{name:18}{value}")
+    return 0
 
 
-def _print_json(values: dict[str, Any]) -> None:
+def _health(options: argparse.Namespace) -> int:
+    with _commands.connect(options) as client:
+        values = asdict(client.health())
+    if options.json:
+        _print_json(values)
+    else:
+        for name, value in values.items():
+            print(f"{name:18}{'yes' if value else 'no'}")
+    return 0 if all(values.values()) else 1
+
+
+def _print_json(values: dict[str, Any]) -> int:
     print(json.dumps(values, indent=2, sort_keys=True))
-
-
-def _check_output(out: Path, *, force: bool) -> None:
-    if out.is_dir():
-        raise _BadOutput(f"--out {out} is a folder. Name a file.")
-    if not out.parent.is_dir():
-        raise _BadOutput(f"--out {out}: there is no folder {out.parent}. Create it first.")
-    if out.exists() and not force:
-        raise _BadOutput(f"--out {out} exists. Give another name, or --force to overwrite it.")
-
-
-def _write(out: Path, embeddings: Embeddings, names: Sequence[str]) -> None:
-    """Write the file beside its place, then rename it: readers see all of it or nothing."""
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as folder:
-        half = Path(folder) / "embeddings.npz"
-        np.savez(
-            half,
-            vectors=embeddings.vectors,
-            names=np.array(names, dtype=np.str_),
-            contract_id=np.array(embeddings.contract_id),
-            model_name=np.array(embeddings.model_name),
-            model_version=np.array(embeddings.model_version),
-        )
-        half.replace(out)
+    return 0
