@@ -52,9 +52,12 @@ format: $(INSTALLED) ## Put the sources into the project's format
 bench: setup ## Measure the served path against the same model in process
 	@$(BIN)/python examples/bench.py
 
-docs: $(INSTALLED) ## Write the command-line reference from the commands themselves
+docs: $(INSTALLED) ## Write the command-line reference, and the API reference from docstrings
 	@$(BIN)/typer mstkd_serve.cli utils docs --name mstkd-serve --output docs/commands/mstkd-serve.md
 	@$(BIN)/typer mstkd_training.cli utils docs --name mstkd-train --output docs/commands/mstkd-train.md
+	@$(BIN)/pdoc --docformat google --output-directory $(HOME_DIR)/api \
+	  mstkd_client mstkd_client.align mstkd_client.bulk
+	@echo "The client's API reference: $(HOME_DIR)/api/mstkd_client.html"
 
 image: ## Build the container image (needs a Docker engine)
 	@command -v docker >/dev/null || { echo "make image needs Docker"; exit 2; }

@@ -5,16 +5,15 @@ import gc
 import resource
 import subprocess
 import time
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.grpc import InferenceServerClient
 
 from mstkd_client import (
     ClientClosed,
     ContractMismatch,
-    FaceClient,
     InvalidFace,
     LocalFaceClient,
     ServerUnavailable,
@@ -276,30 +275,3 @@ def test_memory_does_not_grow_with_the_number_of_faces(client, many):
     assert stream(3000) == 3000
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 30 * 1024, "kB; the faces alone hold 110 MB"
-
-
-def test_the_client_costs_little_more_than_bare_tritonclient(served):
-    faces = np.random.default_rng(1).integers(0, 256, (10_000, 112, 112, 3), dtype=np.uint8)
-    size = 8  # the model's largest batch, which both use
-
-    def bare():
-        with closing(InferenceServerClient(served.url)) as triton:
-            outputs = [InferRequestedOutput("embedding")]
-            for start in range(0, len(faces), size):
-                tensor = InferInput("faces", [size, 112, 112, 3], "UINT8")
-                tensor.set_data_from_numpy(faces[start : start + size])
-                triton.infer("student", [tensor], outputs=outputs).as_numpy("embedding")
-
-    def ours():
-        with FaceClient(served.url) as client:
-            client.embed(faces)
-
-    ratios = []
-    for _ in range(3):
-        seconds = []
-        for run in (bare, ours):
-            start = time.process_time()
-            run()
-            seconds.append(time.process_time() - start)
-        ratios.append(seconds[1] / seconds[0])
-    assert sorted(ratios)[1] <= 1.15, ratios
