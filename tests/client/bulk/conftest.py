@@ -21,6 +21,7 @@ class FakeModel:
         self.version = "1"
         self.name = "student"
         self.contract_id = "0123456789abcdef"
+        self.alignment = "arcface-112"
         self.faces = 0
         self.before_embed = lambda faces: None
 
@@ -31,7 +32,7 @@ class FakeModel:
         pass
 
     def info(self) -> ModelInfo:
-        contract = {"alignment": "arcface-112", "embedding_dim": DIM}
+        contract = {"alignment": self.alignment, "embedding_dim": DIM}
         return ModelInfo(self.name, (self.version,), DIM, 8, self.contract_id, contract, "2.51.0")
 
     def embed(self, faces) -> Embeddings:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mstkd_client import InvalidSettings
+from mstkd_client import ContractMismatch, InvalidSettings
 from mstkd_client.bulk import BulkError, OutputError, SourceError, worker
 
 
@@ -215,6 +215,12 @@ def test_an_output_that_appears_during_the_job_is_not_overwritten(run, out, mode
 def test_settings_out_of_range(run, options):
     with pytest.raises(InvalidSettings, match="must be"):
         run(**options)
+
+
+def test_a_model_of_another_alignment_takes_no_detector(run, model):
+    model.alignment = "own-template"
+    with pytest.raises(ContractMismatch, match="own-template"):
+        run(detector=find)
 
 
 def test_a_detector_that_is_not_there_is_named(run, tmp_path):

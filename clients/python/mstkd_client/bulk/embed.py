@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from mstkd_client._errors import InvalidSettings
-from mstkd_client.bulk.job import Job, abandon, locked_folder, require_same
+from mstkd_client._errors import ContractMismatch, InvalidSettings
+from mstkd_client.align import ALIGNMENT
+from mstkd_client.bulk.job import Job, Model, abandon, locked_folder, require_same
 from mstkd_client.bulk.parts import PartSummary, read_summary
 from mstkd_client.bulk.progress import BulkResult, Meter, OnProgress
 from mstkd_client.bulk.publish import Done, check_output, join_parts, publish
@@ -114,6 +115,8 @@ def _begin(
     client = connect_client(connect)
     try:
         model = identify_model(client)
+        if detector is not None:
+            _check_alignment(model)
     finally:
         client.close()
     job = Job.load(folder)
@@ -121,6 +124,16 @@ def _begin(
         return Job.create(folder, source, model, detector=name, part_size=part_size)
     job.require(source, model, name)
     return job
+
+
+def _check_alignment(model: Model) -> None:
+    """Raise ContractMismatch where a detector's faces are not cut as the model wants them."""
+    wanted = model.contract.get("alignment", ALIGNMENT)
+    if wanted != ALIGNMENT:
+        raise ContractMismatch(
+            f"model {model.model_name!r} wants faces aligned to {wanted!r}; a detector's are cut "
+            f"to {ALIGNMENT!r}. Align the photos yourself and embed the crops."
+        )
 
 
 def _require_done(folder: Path, done: Done, source: Source, name: str) -> None:
