@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from mstkd_serve.cli_console import CHECK_FAILED, console
 from mstkd_serve.errors import DataError
 from mstkd_serve.fairness.calibrate import (
     calibrate,
@@ -27,12 +27,11 @@ from mstkd_serve.fairness.schema import Metrics, ModelDescription
 from mstkd_serve.fairness.scores import Scores, read_scores
 
 METRICS_FILE = "metrics.json"
-_GATE_FAILED = 1
 
 evaluate_app = typer.Typer(
     no_args_is_help=True, help="Measure accuracy and its spread over groups; write a report."
 )
-console = Console(highlight=False, soft_wrap=True, markup=False)
+
 
 OutOption = Annotated[Path, typer.Option("--out", help="Folder of the report; created.")]
 ThresholdOption = Annotated[
@@ -208,7 +207,7 @@ def _finish(metrics: Metrics, out: Path, limits: Gate | None, others: list[Metri
     for sentence in broken:
         console.print(Text("gate: ", "bold red") + Text(sentence))
     if broken:
-        raise typer.Exit(_GATE_FAILED)
+        raise typer.Exit(CHECK_FAILED)
     console.print("Gate: every limit holds.")
 
 

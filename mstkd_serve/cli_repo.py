@@ -1,0 +1,72 @@
+"""The commands on a Triton model repository."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mstkd_serve.cli_console import console
+from mstkd_serve.cli_graph import ContractOption, FlipOption, preprocessing_of
+from mstkd_serve.repository import ServingOptions, Target, build_repository, check_repository
+
+repo_app = typer.Typer(no_args_is_help=True, help="Build and check Triton model repositories.")
+
+
+@repo_app.command("build")
+def repo_build(
+    student: Annotated[Path, typer.Option("--student", help="ONNX file served as 'student'.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the model repository.")],
+    target: Annotated[Target, typer.Option("--target", help="Triton's backend.")] = Target.PYTHON,
+    contract: ContractOption = None,
+    flip: FlipOption = False,
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="A further model as NAME=FILE.onnx; may be repeated."),
+    ] = None,
+    max_batch_size: Annotated[int, typer.Option(help="Largest batch.")] = 32,
+    max_queue_size: Annotated[int, typer.Option(help="Most requests that wait; 0: any.")] = 256,
+    queue_timeout_ms: Annotated[int, typer.Option(help="Longest wait in the queue.")] = 60_000,
+    max_queue_delay_us: Annotated[int, typer.Option(help="Wait for companions, in us.")] = 0,
+    instances: Annotated[int, typer.Option(help="Copies of each model.")] = 1,
+    intra_op_threads: Annotated[int, typer.Option(help="Threads a copy; 0: share cores.")] = 0,
+    max_request_bytes: Annotated[int, typer.Option(help="Most bytes a request; 0: any.")] = 0,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace --out.")] = False,
+) -> None:
+    """Write a Triton model repository from ONNX files."""
+    models = {"student": student} | dict(_named_file(text) for text in model or [])
+    options = ServingOptions(
+        max_batch_size=max_batch_size,
+        max_queue_size=max_queue_size,
+        queue_timeout_ms=queue_timeout_ms,
+        max_queue_delay_us=max_queue_delay_us,
+        instances=instances,
+        intra_op_threads=intra_op_threads,
+        max_request_bytes=max_request_bytes,
+    )
+    contracts = build_repository(
+        models,
+        out,
+        target=target,
+        preprocessing=preprocessing_of(contract, flip, student),
+        options=options,
+        replace=replace,
+    )
+    for name, written in contracts.items():
+        console.print(f"{name}: contract {written.id}, {written.embedding_dim}-d, proven.")
+    console.print(f"Model repository for the {target.value} target: {out}")
+
+
+@repo_app.command("check")
+def repo_check(
+    folder: Annotated[Path, typer.Argument(help="Folder of the model repository.")],
+) -> None:
+    """Check that a model repository is complete and agrees with itself."""
+    for name, contract in check_repository(folder).items():
+        console.print(f"{name}: contract {contract.id}, {contract.embedding_dim}-d, in order.")
+
+
+def _named_file(text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition("=")
+    if not separator or not name or not path:
+        raise typer.BadParameter(f"--model {text!r}: write NAME=FILE.onnx")
+    return name, Path(path)
