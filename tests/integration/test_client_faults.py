@@ -20,6 +20,7 @@ from mstkd_client import (
     Retry,
     ServerUnavailable,
 )
+from mstkd_client._wire import encode
 from mstkd_serve.contract import Preprocessing
 from mstkd_serve.repository import ServingOptions, Target, build_repository
 from mstkd_serve.triton import Ports, TritonServer, locate
@@ -219,15 +220,16 @@ def test_what_expired_in_the_queue_is_never_run(connect, slow, many):
     assert executed(slow) - before <= 4 * 4, "only what had left the queue in time"
 
 
-def test_triton_says_itself_that_a_request_expired_in_its_queue(connect, slow, many):
+def test_triton_says_itself_that_a_request_expired_in_its_queue(connect, slow, many, monkeypatch):
     with connect(slow.url, timeout=20, retry=NEVER) as client, FaceClient(slow.url) as busy:
         client.info()
         with ThreadPoolExecutor(3) as pool:
             work = [pool.submit(busy.embed, many[:4]) for _ in range(3)]
             time.sleep(0.3)
-            server = getattr(client, "client", client)._server
-            usual = server.infer_options
-            server.infer_options = lambda *given: usual(*given) | {"timeout": 100_000}
+            monkeypatch.setattr(
+                "mstkd_client._server.encode",
+                lambda model, faces, left, region: encode(model, faces, 0.1, region),
+            )
             with pytest.raises(DeadlineExceeded, match="ran out in the server's queue"):
                 client.embed(many[0])
             assert all(len(done.result()) == 4 for done in work)

@@ -7,7 +7,7 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
-from tritonclient.utils import InferenceServerException
+import grpc
 
 from mstkd_client._answers import check_same_contract, check_same_version, joined, one_batch
 from mstkd_client._base import BaseClient
@@ -73,9 +73,9 @@ class AsyncFaceClient(BaseClient):
         """Ask whether server and model are ready; see `FaceClient.health`."""
         server = self._server
         return Health(
-            server_live=bool(await server.ask("is_server_live", once=True)),
-            server_ready=bool(await server.ask("is_server_ready", once=True)),
-            model_ready=bool(await server.ask("is_model_ready", *server.model, once=True)),
+            server_live=(await server.ask("ServerLive", once=True)).live,
+            server_ready=(await server.ask("ServerReady", once=True)).ready,
+            model_ready=(await server.ask("ModelReady", once=True)).ready,
         )
 
     async def embed(
@@ -192,7 +192,7 @@ class AsyncFaceClient(BaseClient):
             self._server.answered = True
             answer = decode(result, len(ticket.faces), embedding_dim)
             flight.answered(ticket, answer, _clock())
-        elif isinstance(failure, InferenceServerException):
+        elif isinstance(failure, grpc.RpcError):
             seconds = ticket.deadline - ticket.first_sent
             error = await self._server.failure(failure, seconds, ticket.deadline)
             flight.failed(ticket, error, _clock())

@@ -1,10 +1,11 @@
-"""The gRPC channel of a client: its arguments and credentials."""
+"""The gRPC channel of a client: its arguments, credentials and methods."""
 
 import json
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from mstkd_client._errors import InvalidSettings
 from mstkd_client._settings import Settings
@@ -13,12 +14,47 @@ _MAX_MESSAGE_BYTES: Final = 2**31 - 1
 _ROUND_ROBIN: Final = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
 
+def open_channel(settings: Settings, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    """Return a channel for blocking calls; it connects when it is first used."""
+    arguments = channel_arguments(settings)
+    if credentials is None:
+        return grpc.insecure_channel(settings.url, arguments)
+    return grpc.secure_channel(settings.url, credentials, arguments)
+
+
+def open_aio_channel(
+    settings: Settings, credentials: grpc.ChannelCredentials | None
+) -> grpc.aio.Channel:
+    """Return a channel of the running event loop; it connects when it is first used."""
+    arguments = channel_arguments(settings)
+    if credentials is None:
+        return grpc.aio.insecure_channel(settings.url, arguments)
+    return grpc.aio.secure_channel(settings.url, credentials, arguments)
+
+
+class Methods:
+    """The methods of Triton's gRPC service on a channel, blocking or asyncio.
+
+    Args:
+        channel: Of either kind.
+    """
+
+    def __init__(self, channel: Any) -> None:
+        self.channel = channel
+        self.small = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        # Takes bytes: `_wire.encode` writes them with fewer copies than a message.
+        self.infer = channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelInfer",
+            request_serializer=None,
+            response_deserializer=service_pb2.ModelInferResponse.FromString,
+        )
+
+
 def channel_arguments(settings: Settings) -> list[tuple[str, Any]]:
     """Return gRPC's channel arguments.
 
-    They replace tritonclient's own, so its message limits are repeated: Triton takes and gives
-    messages up to 2 GiB - 1, where gRPC alone would stop at 4 MiB. How much one request really
-    holds follows the model's config.
+    Triton takes and gives messages up to 2 GiB - 1, where gRPC alone would stop at 4 MiB. How
+    much one request really holds follows the model's config.
     """
     arguments: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),

@@ -6,6 +6,8 @@ The messages matched here are Triton's own, as tests against a real server see t
 from collections.abc import Mapping
 from typing import Any, Final
 
+import grpc
+
 from mstkd_client._errors import (
     DeadlineExceeded,
     ModelNotReady,
@@ -41,16 +43,15 @@ RETRIED: Final = (ServerUnavailable, Overloaded)
 does no harm. A passed deadline is not in it: there is no time left to try again."""
 
 
-def classify(status: str | None, message: str) -> type[MstkdClientError]:
+def classify(status: grpc.StatusCode, message: str) -> type[MstkdClientError]:
     """Look a failure up in `ERROR_TABLE`.
 
     Args:
-        status: As `InferenceServerException.status()` gives it: `StatusCode.NOT_FOUND`, or None.
+        status: gRPC's.
         message: Triton's or gRPC's message.
     """
-    code = (status or "").removeprefix("StatusCode.")
     for known, part, error in ERROR_TABLE:
-        if code == known and part in message:
+        if status.name == known and part in message:
             return error
     return ServerFault
 

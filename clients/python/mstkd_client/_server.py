@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
+import grpc
+from tritonclient.grpc import service_pb2 as protocol
+
 from mstkd_client._errors import (
     ClientClosed,
     DeadlineExceeded,
@@ -18,9 +21,9 @@ from mstkd_client._observe import Call
 from mstkd_client._retry import RetryBudget
 from mstkd_client._settings import Settings, check_seconds
 from mstkd_client._shm import SharedPixels
-from mstkd_client._wire import OUTPUTS, encode
+from mstkd_client._wire import encode
 
-_MICROSECONDS: Final = 1_000_000
+_COMPRESSION: Final = {None: grpc.Compression.NoCompression, "gzip": grpc.Compression.Gzip}
 _CLOCKS_DIFFER_BY: Final = 0.1
 """Seconds. A server that stood still takes the first requests after it for long expired; who has
 more time left than this asks again."""
@@ -68,28 +71,26 @@ class BaseServer:
             check_seconds("timeout", timeout, least=0.0, above=True)
         return Flight(self.settings.in_flight, timeout, self.budget)
 
-    def infer_options(self, ticket: Ticket, call: Call) -> dict[str, Any]:
-        """Return the arguments of tritonclient's `infer` for one attempt of a request."""
-        name, version = self.model
+    def request(self, ticket: Ticket, call: Call) -> tuple[bytes, dict[str, Any]]:
+        """Return the message of one attempt of a request, and gRPC's options for it."""
         left = max(ticket.deadline - ticket.sent, 0.001)
-        return {
-            "model_name": name,
-            "inputs": self._inputs(ticket),
-            "model_version": version,
-            "outputs": OUTPUTS,
-            "timeout": max(1, round(left * _MICROSECONDS)),  # of Triton's queue
-            "client_timeout": left,  # the deadline of the gRPC call
-            "headers": self.settings.headers | call.headers,
-            "compression_algorithm": self.settings.compression,
-        }
+        region = None
+        if self.shared and (placed := self.shared.place(ticket.faces)):
+            region, ticket.free = placed
+        message = encode(self.model, ticket.faces, left, region)
+        compression = _COMPRESSION[self.settings.compression]
+        return message, self.options(left, call.headers) | {"compression": compression}
 
-    def _inputs(self, ticket: Ticket) -> list[Any]:
-        """Return the request's tensors: in shared memory where there is room, else on the wire."""
-        placed = self.shared.place(ticket.faces) if self.shared else None
-        if placed is None:
-            return encode(ticket.faces)
-        inputs, ticket.free = placed
-        return inputs
+    def question(self, method: str) -> Any:
+        """Return the request of one of the server's small methods, about the model where it is."""
+        kind = getattr(protocol, f"{method}Request")
+        name, version = self.model
+        return kind(name=name, version=version) if method.startswith("Model") else kind()
+
+    def options(self, timeout: float, headers: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return gRPC's options for a call: its deadline in seconds, and metadata."""
+        metadata = tuple((self.settings.headers | dict(headers or {})).items())
+        return {"timeout": timeout, "metadata": metadata}
 
     def release(self, ticket: Ticket) -> None:
         """Give back what an attempt held."""
@@ -106,6 +107,16 @@ class BaseServer:
         with suppress(OSError):  # there is none here, or it is full: the wire does as well
             return SharedPixels(2 * self.settings.in_flight, rows)
         return None
+
+    def registration(self, offered: SharedPixels) -> Any:
+        """Return the request that makes the server map memory."""
+        return protocol.SystemSharedMemoryRegisterRequest(
+            name=offered.name, key=offered.key, byte_size=offered.byte_size
+        )
+
+    def forgetting(self, shared: SharedPixels) -> Any:
+        """Return the request that makes the server let go of memory."""
+        return protocol.SystemSharedMemoryUnregisterRequest(name=shared.name)
 
     def check_open(self) -> None:
         """Raise ClientClosed where the client was closed."""

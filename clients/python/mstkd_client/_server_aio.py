@@ -6,10 +6,9 @@ import time
 from contextlib import suppress
 from typing import Any, Final
 
-from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException
+import grpc
 
-from mstkd_client._channel import channel_arguments, channel_credentials
+from mstkd_client._channel import Methods, channel_credentials, open_aio_channel
 from mstkd_client._errors import ClientClosed, ModelNotReady, MstkdClientError
 from mstkd_client._failures import classify, model_states
 from mstkd_client._flight import Ticket
@@ -31,20 +30,16 @@ class AsyncServer(BaseServer):
         self._credentials = channel_credentials(settings)  # a bad file is refused here
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reading = asyncio.Lock()
-        self._triton: Any = None
+        self._methods: Methods | None = None
 
-    def _connection(self) -> Any:
+    def _connection(self) -> Methods:
         """Return the connection of this event loop; gRPC binds each to the loop it began in."""
-        if self._triton is None or not self._is_at_home():
+        if self._methods is None or not self._is_at_home():
             self.connected()
             self._loop = asyncio.get_running_loop()
             self._reading = asyncio.Lock()
-            self._triton = InferenceServerClient(
-                self.settings.url,
-                creds=self._credentials,
-                channel_args=channel_arguments(self.settings),
-            )
-        return self._triton
+            self._methods = Methods(open_aio_channel(self.settings, self._credentials))
+        return self._methods
 
     def _is_at_home(self) -> bool:
         return self._process == os.getpid() and self._loop is asyncio.get_running_loop()
@@ -52,43 +47,40 @@ class AsyncServer(BaseServer):
     async def close(self) -> None:
         """Close the connection, once."""
         self.closed = True
-        triton, self._triton = self._triton, None
-        if triton is not None and self._is_at_home():
+        methods, self._methods = self._methods, None
+        if methods is not None and self._is_at_home():
             if self.shared is not None:
-                with suppress(InferenceServerException):
-                    await triton.unregister_system_shared_memory(
-                        self.shared.name, client_timeout=1.0, headers=self.settings.headers
+                with suppress(grpc.RpcError):
+                    await methods.small.SystemSharedMemoryUnregister(
+                        self.forgetting(self.shared), **self.options(1.0)
                     )
-            await triton.close()
+            await methods.channel.close()
 
     async def send(self, ticket: Ticket, call: Call) -> Any:
-        """Send one attempt of a request and return tritonclient's result.
+        """Send one attempt of a request and return the server's message.
 
         Raises:
             ClientClosed: The client was closed.
-            InferenceServerException: The attempt failed.
+            grpc.RpcError: The attempt failed.
         """
         self.check_open()
+        message, options = self.request(ticket, call)
         try:
-            return await self._connection().infer(**self.infer_options(ticket, call))
+            return await self._connection().infer(message, **options)
         finally:
             self.release(ticket)
 
     async def share_memory(self, rows: int) -> None:
         """Offer the server memory for requests of up to `rows` faces, where the settings say so."""
-        self._connection()
+        methods = self._connection()
         if (offered := self.offer(rows)) is None:
             return
         try:
-            await self._connection().register_system_shared_memory(
-                offered.name,
-                offered.key,
-                offered.byte_size,
-                client_timeout=self.settings.timeout,
-                headers=self.settings.headers,
+            await methods.small.SystemSharedMemoryRegister(
+                self.registration(offered), **self.options(self.settings.timeout)
             )
             self.shared = offered
-        except InferenceServerException:  # refused, or on another machine: the wire does as well
+        except grpc.RpcError:  # refused, or on another machine: the wire does as well
             pass
         finally:
             offered.forget_name()
@@ -99,10 +91,10 @@ class AsyncServer(BaseServer):
         self._connection()
         async with self._reading:
             if self.served is None or anew:
-                metadata = await self.ask("get_model_metadata", *self.model)
-                config = await self.ask("get_model_config", *self.model)
-                server = await self.ask("get_server_metadata")
-                self.served = parse_model(metadata, config.config, str(server.version))
+                metadata = await self.ask("ModelMetadata")
+                config = (await self.ask("ModelConfig")).config
+                server = await self.ask("ServerMetadata")
+                self.served = parse_model(metadata, config, str(server.version))
             return self.served
 
     async def info_of(self, version: str) -> ModelInfo:
@@ -116,10 +108,14 @@ class AsyncServer(BaseServer):
         """Return the model's running totals, where the settings ask for them."""
         if not self.settings.server_timing:
             return None
-        return ServerCount.read(await self.ask("get_inference_statistics", *self.model))
+        return ServerCount.read(await self.ask("ModelStatistics"))
 
-    async def ask(self, method: str, *arguments: Any, once: bool = False) -> Any:
+    async def ask(self, method: str, *, once: bool = False) -> Any:
         """Call one of the server's small methods, and again where `Retry` says so.
+
+        Args:
+            method: As Triton's service names it.
+            once: Whether to leave it at one attempt.
 
         Raises:
             MstkdClientError: One of its subclasses, for what went wrong last.
@@ -129,7 +125,7 @@ class AsyncServer(BaseServer):
         while True:
             attempt += 1
             try:
-                answer = await self._try(method, *arguments, deadline=deadline)
+                answer = await self._try(method, deadline)
             except MstkdClientError as error:
                 wait = self.budget.wait_before_retry(type(error), attempt, _clock(), deadline)
                 if once or wait is None:
@@ -139,25 +135,22 @@ class AsyncServer(BaseServer):
                 self.budget.answered()
                 return answer
 
-    async def _try(self, method: str, *arguments: Any, deadline: float) -> Any:
+    async def _try(self, method: str, deadline: float) -> Any:
         self.check_open()
-        send = getattr(self._connection(), method)
+        send = getattr(self._connection().small, method)
         left = max(deadline - _clock(), 0.001)
-        options = {"client_timeout": left, "headers": self.settings.headers}
         try:
-            answer = await send(*arguments, **options)
-        except InferenceServerException as failure:
+            answer = await send(self.question(method), **self.options(left))
+        except grpc.RpcError as failure:
             raise await self.failure(failure, self.settings.timeout, deadline) from failure
         self.answered = True
         return answer
 
-    async def failure(
-        self, failure: InferenceServerException, timeout: float, deadline: float
-    ) -> MstkdClientError:
-        """Put tritonclient's exception into one of the client's errors.
+    async def failure(self, failure: Any, timeout: float, deadline: float) -> MstkdClientError:
+        """Put gRPC's exception into one of the client's errors.
 
         Args:
-            failure: What tritonclient raised.
+            failure: A `grpc.RpcError` with a status.
             timeout: Seconds that the request had.
             deadline: When they are over, on the monotonic clock.
         """
@@ -165,14 +158,15 @@ class AsyncServer(BaseServer):
             self.check_open()
         except ClientClosed as closed:  # by another task, which made gRPC cancel
             return closed
-        message = failure.message() or ""
-        kind = classify(failure.status(), message)
+        message = failure.details() or ""
+        kind = classify(failure.code(), message)
         models = await self._known_models() if kind is ModelNotReady else None
         return self.error(kind, message, timeout, deadline - _clock(), models)
 
     async def _known_models(self) -> dict[str, str] | None:
         """Ask for the server's models; None where it does not tell."""
-        options = {"client_timeout": self.settings.timeout, "headers": self.settings.headers}
-        with suppress(InferenceServerException):
-            return model_states(await self._connection().get_model_repository_index(**options))
+        options = self.options(self.settings.timeout)
+        with suppress(grpc.RpcError):
+            ask = self._connection().small.RepositoryIndex
+            return model_states(await ask(self.question("RepositoryIndex"), **options))
         return None

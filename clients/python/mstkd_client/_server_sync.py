@@ -5,12 +5,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
-from tritonclient.grpc import InferenceServerClient
-from tritonclient.utils import InferenceServerException
+import grpc
 
-from mstkd_client._channel import channel_arguments, channel_credentials
+from mstkd_client._channel import Methods, channel_credentials, open_channel
 from mstkd_client._errors import ClientClosed, ModelNotReady, MstkdClientError
 from mstkd_client._failures import classify, model_states
 from mstkd_client._flight import Ticket
@@ -30,76 +30,68 @@ class Server(BaseServer):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._reading = threading.Lock()
-        self._triton: Any = self._connect()
+        self._credentials = channel_credentials(settings)  # a bad file is refused here
+        self._methods = self._connect()
 
-    def _connect(self) -> InferenceServerClient:
-        return InferenceServerClient(
-            self.settings.url,
-            creds=channel_credentials(self.settings),
-            channel_args=channel_arguments(self.settings),
-        )
+    def _connect(self) -> Methods:
+        return Methods(open_channel(self.settings, self._credentials))
 
-    def _connection(self) -> Any:
+    def _connection(self) -> Methods:
         """Return the connection; a forked process leaves its parent's alone and makes its own."""
         if self._process != os.getpid():
             self.connected()
             self._reading = threading.Lock()
-            self._triton = self._connect()
-        return self._triton
+            self._methods = self._connect()
+        return self._methods
 
     def close(self) -> None:
         """Close the connection, once."""
         if not self.closed and self._process == os.getpid():
             if self.shared is not None:
-                with suppress(InferenceServerException):
-                    self._triton.unregister_system_shared_memory(
-                        self.shared.name, client_timeout=1.0, headers=self.settings.headers
+                with suppress(grpc.RpcError):
+                    self._methods.small.SystemSharedMemoryUnregister(
+                        self.forgetting(self.shared), **self.options(1.0)
                     )
-            self._triton.close()
+            self._methods.channel.close()
         self.closed = True
 
     def send(
-        self,
-        ticket: Ticket,
-        call: Call,
-        report: Callable[[Any, InferenceServerException | None], None],
+        self, ticket: Ticket, call: Call, report: Callable[[Ticket, grpc.Future], None]
     ) -> Any:
         """Send one attempt of a request.
 
         Args:
             ticket: The request.
             call: The call that it belongs to.
-            report: Called with the result or the failure, in one of gRPC's threads.
+            report: Called with the ticket and its finished future, in one of gRPC's threads.
 
         Returns:
-            tritonclient's `CallContext`, whose `cancel` ends the request.
+            gRPC's future, whose `cancel` ends the request.
 
         Raises:
             ClientClosed: The client was closed.
         """
         self.check_open()
-        options = self.infer_options(ticket, call)
+        message, options = self.request(ticket, call)
         try:
-            return self._connection().async_infer(callback=report, **options)
+            future = self._connection().infer.future(message, **options)
         except ValueError:  # gRPC's word for a channel that another thread closed
             self.check_open()
             raise
+        future.add_done_callback(partial(report, ticket))
+        return future
 
     def share_memory(self, rows: int) -> None:
         """Offer the server memory for requests of up to `rows` faces, where the settings say so."""
-        self._connection()
+        methods = self._connection()
         if (offered := self.offer(rows)) is None:
             return
         try:
-            self._connection().register_system_shared_memory(
-                offered.name,
-                offered.key,
-                offered.byte_size,
-                client_timeout=self.settings.timeout,
-                headers=self.settings.headers,
+            methods.small.SystemSharedMemoryRegister(
+                self.registration(offered), **self.options(self.settings.timeout)
             )
             self.shared = offered
-        except InferenceServerException:  # refused, or on another machine: the wire does as well
+        except grpc.RpcError:  # refused, or on another machine: the wire does as well
             pass
         finally:
             offered.forget_name()
@@ -109,10 +101,9 @@ class Server(BaseServer):
         self._connection()
         with self._reading:
             if self.served is None or anew:
-                metadata = self.ask("get_model_metadata", *self.model)
-                config = self.ask("get_model_config", *self.model)
-                server = self.ask("get_server_metadata")
-                self.served = parse_model(metadata, config.config, str(server.version))
+                metadata = self.ask("ModelMetadata")
+                config = self.ask("ModelConfig").config
+                self.served = parse_model(metadata, config, str(self.ask("ServerMetadata").version))
             return self.served
 
     def info_of(self, version: str) -> ModelInfo:
@@ -126,10 +117,14 @@ class Server(BaseServer):
         """Return the model's running totals, where the settings ask for them."""
         if not self.settings.server_timing:
             return None
-        return ServerCount.read(self.ask("get_inference_statistics", *self.model))
+        return ServerCount.read(self.ask("ModelStatistics"))
 
-    def ask(self, method: str, *arguments: Any, once: bool = False) -> Any:
+    def ask(self, method: str, *, once: bool = False) -> Any:
         """Call one of the server's small methods, and again where `Retry` says so.
+
+        Args:
+            method: As Triton's service names it.
+            once: Whether to leave it at one attempt.
 
         Raises:
             MstkdClientError: One of its subclasses, for what went wrong last.
@@ -139,7 +134,7 @@ class Server(BaseServer):
         while True:
             attempt += 1
             try:
-                answer = self._try(method, *arguments, deadline=deadline)
+                answer = self._try(method, deadline)
             except MstkdClientError as error:
                 wait = self.budget.wait_before_retry(type(error), attempt, _clock(), deadline)
                 if once or wait is None:
@@ -149,14 +144,13 @@ class Server(BaseServer):
                 self.budget.answered()
                 return answer
 
-    def _try(self, method: str, *arguments: Any, deadline: float) -> Any:
+    def _try(self, method: str, deadline: float) -> Any:
         self.check_open()
-        send: Callable[..., Any] = getattr(self._connection(), method)
+        send = getattr(self._connection().small, method)
         left = max(deadline - _clock(), 0.001)
-        options = {"client_timeout": left, "headers": self.settings.headers}
         try:
-            answer = send(*arguments, **options)
-        except InferenceServerException as failure:
+            answer = send(self.question(method), **self.options(left))
+        except grpc.RpcError as failure:
             raise self.failure(failure, self.settings.timeout, deadline) from failure
         except ValueError:  # gRPC's word for a channel that another thread closed
             self.check_open()
@@ -164,13 +158,11 @@ class Server(BaseServer):
         self.answered = True
         return answer
 
-    def failure(
-        self, failure: InferenceServerException, timeout: float, deadline: float
-    ) -> MstkdClientError:
-        """Put tritonclient's exception into one of the client's errors.
+    def failure(self, failure: Any, timeout: float, deadline: float) -> MstkdClientError:
+        """Put gRPC's exception into one of the client's errors.
 
         Args:
-            failure: What tritonclient raised.
+            failure: A `grpc.RpcError` with a status.
             timeout: Seconds that the request had.
             deadline: When they are over, on the monotonic clock.
         """
@@ -178,14 +170,15 @@ class Server(BaseServer):
             self.check_open()
         except ClientClosed as closed:  # by another thread, which made gRPC cancel
             return closed
-        message = failure.message() or ""
-        kind = classify(failure.status(), message)
+        message = failure.details() or ""
+        kind = classify(failure.code(), message)
         models = self._known_models() if kind is ModelNotReady else None
         return self.error(kind, message, timeout, deadline - _clock(), models)
 
     def _known_models(self) -> dict[str, str] | None:
         """Ask for the server's models; None where it does not tell."""
-        options = {"client_timeout": self.settings.timeout, "headers": self.settings.headers}
-        with suppress(InferenceServerException):
-            return model_states(self._triton.get_model_repository_index(**options))
+        options = self.options(self.settings.timeout)
+        with suppress(grpc.RpcError):
+            index = self._methods.small.RepositoryIndex(self.question("RepositoryIndex"), **options)
+            return model_states(index)
         return None

@@ -12,9 +12,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import InferInput
 
-from mstkd_client._wire import FACE_BYTES, INPUT_NAME
+from mstkd_client._wire import FACE_BYTES, Region
 
 _FOLDER: Final = Path("/dev/shm")
 
@@ -56,14 +55,14 @@ class SharedPixels:
         with suppress(FileNotFoundError):
             os.unlink(_FOLDER / self.name)
 
-    def place(self, faces: NDArray[np.uint8]) -> tuple[list[InferInput], Callable[[], None]] | None:
+    def place(self, faces: NDArray[np.uint8]) -> tuple[Region, Callable[[], None]] | None:
         """Copy the faces of a request into a free slot.
 
         Args:
             faces: uint8 `(n, 112, 112, 3)`.
 
         Returns:
-            The request's tensors, which refer to the slot, and what frees it; None where no slot
+            The slot, and what frees it; None where no slot
             is free or large enough. A server that still reads a freed slot answers a request that
             nobody waits for.
         """
@@ -73,6 +72,4 @@ class SharedPixels:
             slot = self._free.pop()
         start = slot * self._slot_bytes
         np.ndarray(faces.shape, np.uint8, self._memory, start)[...] = faces
-        tensor = InferInput(INPUT_NAME, list(faces.shape), "UINT8")
-        tensor.set_shared_memory(self.name, faces.nbytes, start)
-        return [tensor], partial(self._free.append, slot)
+        return Region(self.name, start), partial(self._free.append, slot)

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Generator, Iterator
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Unpack
+from typing import Final, Unpack
 
+import grpc
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.utils import InferenceServerException
 
 from mstkd_client._base import BaseClient
 from mstkd_client._blocking import BlockingFaceClient
@@ -19,7 +19,7 @@ from mstkd_client._types import Health, ModelInfo
 from mstkd_client._wire import Answer, chunks, decode
 
 _clock: Final = time.monotonic
-_Report = tuple[Ticket, Any, InferenceServerException | None]
+_Report = tuple[Ticket, grpc.Future]
 
 
 class FaceClient(BaseClient, BlockingFaceClient):
@@ -64,9 +64,9 @@ class FaceClient(BaseClient, BlockingFaceClient):
         """
         server = self._server
         return Health(
-            server_live=bool(server.ask("is_server_live", once=True)),
-            server_ready=bool(server.ask("is_server_ready", once=True)),
-            model_ready=bool(server.ask("is_model_ready", *server.model, once=True)),
+            server_live=server.ask("ServerLive", once=True).live,
+            server_ready=server.ask("ServerReady", once=True).ready,
+            model_ready=server.ask("ModelReady", once=True).ready,
         )
 
     def _info_of(self, version: str) -> ModelInfo:
@@ -85,7 +85,11 @@ class FaceClient(BaseClient, BlockingFaceClient):
         rows = served.rows(self._settings.max_request_bytes, batch_size)
         requests = chunks(blocks, rows)
         reports: SimpleQueue[_Report] = SimpleQueue()
-        under_way: dict[Ticket, Any] = {}
+        under_way: dict[Ticket, grpc.Future] = {}
+
+        def report(ticket: Ticket, future: grpc.Future) -> None:
+            reports.put((ticket, future))
+
         server.share_memory(served.rows(self._settings.max_request_bytes, None))
         call.before = server.count()
         try:
@@ -94,11 +98,11 @@ class FaceClient(BaseClient, BlockingFaceClient):
                     case Pull():
                         flight.pulled(next(requests, None))
                     case Send(ticket):
-                        under_way[ticket] = server.send(ticket, call, _reporter(ticket, reports))
+                        under_way[ticket] = server.send(ticket, call, report)
                     case Wait(until):
-                        if report := _next_report(reports, until, call):
-                            del under_way[report[0]]
-                            self._take(report, flight, served.info.embedding_dim)
+                        if answered := _next_report(reports, until, call):
+                            del under_way[answered[0]]
+                            self._take(*answered, flight, served.info.embedding_dim)
                     case Deliver(ticket, answer):
                         call.answered(len(answer.vectors), ticket.round_trip, flight.retries)
                         delivered = _clock()
@@ -108,31 +112,23 @@ class FaceClient(BaseClient, BlockingFaceClient):
                         call.after = server.count()
                         return
         finally:
-            for ticket, context in under_way.items():
-                context.cancel()
+            for ticket, future in under_way.items():
+                future.cancel()
                 server.release(ticket)
 
-    def _take(self, report: _Report, flight: Flight, embedding_dim: int) -> None:
-        """Hand one report to the flight."""
-        ticket, result, failure = report
+    def _take(
+        self, ticket: Ticket, future: grpc.Future, flight: Flight, embedding_dim: int
+    ) -> None:
+        """Hand what came of one attempt to the flight."""
         self._server.release(ticket)
-        if failure is None:
+        if (failure := future.exception()) is None:
             self._server.answered = True
-            answer = decode(result, len(ticket.faces), embedding_dim)
+            answer = decode(future.result(), len(ticket.faces), embedding_dim)
             flight.answered(ticket, answer, _clock())
         else:
             seconds = ticket.deadline - ticket.first_sent
             error = self._server.failure(failure, seconds, ticket.deadline)
             flight.failed(ticket, error, _clock())
-
-
-def _reporter(ticket: Ticket, reports: "SimpleQueue[_Report]") -> Any:
-    """Return tritonclient's callback for one attempt; gRPC calls it in a thread of its own."""
-
-    def report(result: Any, error: InferenceServerException | None) -> None:
-        reports.put((ticket, result, error))
-
-    return report
 
 
 def _next_report(

@@ -1,0 +1,113 @@
+"""What the client costs beside bare tritonclient, and that streams need no more memory."""
+
+import statistics
+import subprocess
+import sys
+
+import pytest
+
+from mstkd_serve.repository import ServingOptions, Target, build_repository
+
+pytestmark = pytest.mark.triton
+
+EMBED = """
+import sys, time
+import numpy as np
+
+way, url, rows = sys.argv[1], sys.argv[2], int(sys.argv[3])
+some = np.random.default_rng(1).integers(0, 256, (500, 112, 112, 3), np.uint8)
+many = np.resize(some, (10_000, 112, 112, 3))
+
+if way == "by_us":
+    from mstkd_client import FaceClient
+    client = FaceClient(url)
+    assert client.info().max_batch_size == rows
+
+    def embed(faces):
+        return client.embed(faces).vectors
+else:
+    from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
+    client = InferenceServerClient(url)
+    outputs = [InferRequestedOutput("embedding")]
+
+    def embed(faces):
+        parts = []
+        for start in range(0, len(faces), rows):
+            chunk = faces[start : start + rows]
+            tensor = InferInput("faces", list(chunk.shape), "UINT8")
+            tensor.set_data_from_numpy(chunk)
+            answer = client.infer("student", [tensor], outputs=outputs, client_timeout=30.0)
+            parts.append(answer.as_numpy("embedding"))
+        return np.concatenate(parts)
+
+embed(some)
+start = time.process_time()
+vectors = embed(many)
+print(time.process_time() - start)
+client.close()
+assert vectors.shape == (10_000, 16)
+"""
+STREAM = """
+import asyncio, gc, resource, sys
+import numpy as np
+import mstkd_client
+
+kind, where = sys.argv[1:]
+made = getattr(mstkd_client, kind)
+many = np.random.default_rng(0).integers(0, 256, (100, 112, 112, 3), np.uint8)
+
+def faces(count):
+    return (many[index % 100] for index in range(count))
+
+def peak():
+    gc.collect()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+async def slowly(count):
+    async with made(where) as client:
+        return sum([len(batch) async for batch in client.embed_stream(faces(count))])
+
+def stream(count):
+    if kind == "AsyncFaceClient":
+        return asyncio.run(slowly(count))
+    with made(where) as client:
+        return sum(len(batch) for batch in client.embed_stream(faces(count)))
+
+stream(500)
+before = peak()
+assert stream(3000) == 3000
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize("kind", ["FaceClient", "AsyncFaceClient", "LocalFaceClient"])
+def test_memory_does_not_grow_with_the_number_of_faces(kind, served):
+    where = str(served.onnx) if kind == "LocalFaceClient" else served.url
+    command = [sys.executable, "-c", STREAM, kind, where]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 30 * 1024, "kB; the faces alone hold 110 MB"
+
+
+@pytest.mark.parametrize("rows", [8, ServingOptions().max_batch_size])
+def test_embed_costs_little_more_than_bare_tritonclient(rows, served, serve, tmp_path):
+    options = ServingOptions(max_batch_size=rows)
+    build_repository(
+        {"student": served.onnx}, tmp_path / "repository", target=Target.PYTHON, options=options
+    )
+    with serve(tmp_path / "repository") as running:
+        rounds = [
+            (
+                cpu_seconds("by_us", running.url, rows),
+                cpu_seconds("by_tritonclient", running.url, rows),
+            )
+            for _ in range(5)
+        ]
+    ratio = statistics.median(ours / theirs for ours, theirs in rounds)
+    assert ratio <= 1.15, rounds
+
+
+def cpu_seconds(way, url, rows):
+    """Return the processor time, all threads, of embedding 10,000 faces in a fresh process."""
+    command = [sys.executable, "-c", EMBED, way, url, str(rows)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout)
