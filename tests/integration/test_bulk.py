@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -183,3 +184,22 @@ def test_three_ray_workers_embed_the_photos_once_though_one_is_killed(served, sh
     here = tmp_path / "here.parquet"
     embed_files(photos, here, connect={"url": served.url}, detector=detector)
     assert_same_rows(found, rows(here))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::FutureWarning:ray")
+def test_rays_workers_use_the_drivers_settings_and_log_no_token(
+    served, folder, tmp_path, monkeypatch
+):
+    ray = pytest.importorskip("ray")
+    out, token = tmp_path / "faces.parquet", f"secret{os.getpid()}x"
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:  # the cluster was started before, so its processes do not inherit these
+        monkeypatch.setenv("MSTKD_URL", served.url)
+        monkeypatch.setenv("MSTKD_TOKEN", token)
+        result = embed_files(folder, out, connect={}, engine="ray", workers=1)
+    finally:
+        ray.shutdown()
+    assert result.rows == len(rows(out)) > 0
+    texts = [*Path("/tmp/ray/session_latest/logs").rglob("*"), *tmp_path.rglob("*")]
+    assert not [path for path in texts if path.is_file() and token.encode() in path.read_bytes()]

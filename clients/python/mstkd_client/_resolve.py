@@ -31,7 +31,25 @@ def resolve(
         InvalidSettings: A setting is unknown, malformed or contradicts another; the text says
             where it came from.
     """
-    environ = os.environ if environ is None else environ
+    return Settings(**_values(url, options, os.environ if environ is None else environ))
+
+
+def portable(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments of `FaceClient` that need neither environment nor file any more.
+
+    Args:
+        options: Its keyword arguments; the rest is read from this process's surroundings.
+
+    Raises:
+        InvalidSettings: As `resolve` raises it.
+    """
+    rest = dict(options)
+    return _values(rest.pop("url", None), rest, os.environ)
+
+
+def _values(
+    url: str | None, options: Mapping[str, Any], environ: Mapping[str, str]
+) -> dict[str, Any]:
     given = {name: value for name, value in options.items() if value is not None}
     config = given.pop("config", None) or environ.get(CONFIG_VARIABLE)
     values = _from_file(Path(config)) if config else {}
@@ -46,7 +64,7 @@ def resolve(
     if url is not None:
         check_kind("url", url, str)
         values["url"] = url
-    return Settings(**values)
+    return values
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -74,8 +74,9 @@ class Settings:
             machine and allows it; on the wire otherwise.
         server_timing: Ask the server for its queue and compute times (two small requests a call).
         keepalive: Seconds between pings of an idle connection, which keep it open through
-            firewalls; 0 sends none. A server may hang up on pings that it does not expect:
-            `mstkd-serve up` expects one every 10 seconds at most.
+            firewalls and tell when the other side silently went away (an answer may take as long
+            again, 5 to 20 seconds); 0 sends none. A server may hang up on pings that it does not
+            expect: `mstkd-serve up` expects one every 10 seconds at most.
         tls: Encrypt, and check the server against the system's authorities. Set by itself where
             `tls_ca` or `tls_cert` is given.
         tls_ca: PEM file of the authorities to check the server against.

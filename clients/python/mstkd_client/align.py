@@ -6,6 +6,7 @@ point patterns", IEEE TPAMI 13(4), 1991), then a bilinear warp. It equals `norm_
 InsightFace. Landmarks refer to the upright photo, that is with its EXIF orientation applied.
 """
 
+import logging
 import os
 from typing import Final, get_args
 
@@ -36,6 +37,7 @@ ARCFACE_112: Final = (
 """Landmarks of an aligned face, x y: `arcface_dst` of InsightFace's utils/face_align.py, MIT."""
 LANDMARK_ORDER: Final = ("right_eye", "left_eye", "nose", "right_mouth", "left_mouth")
 """The person's own right and left: in the image, the right eye is the one further left."""
+_LOG: Final = logging.getLogger("mstkd_client")
 _SIDE: Final = 112
 _MIN_SPREAD: Final = 1.0
 _MIN_FLATNESS: Final = 0.02
@@ -94,10 +96,11 @@ def detect_and_align(
             middle of the box.
 
     Returns:
-        The faces; empty where there is none.
+        The faces; empty where there is none. A face whose landmarks cannot be those of a face is
+        left out, with a warning in the log `mstkd_client`.
 
     Raises:
-        InvalidFace: The photo cannot be read, or the detector's landmarks are not those of a face.
+        InvalidFace: The photo cannot be read, or the landmarks of all its faces are impossible.
         InvalidDetector: The detector's file is missing or damaged, or it is no detector.
         InvalidSettings: An option cannot work.
         MissingExtra: OpenCV is not installed.
@@ -120,11 +123,21 @@ def detect_and_align(
         for found in detector.detect(pixels)
         if found.score >= min_score and extent(found).min() >= min_size
     ]
-    aligned = []
-    for found in sorted(kept, key=lambda found: rank(found, order))[:max_faces]:
+    aligned: list[AlignedFace] = []
+    refused: InvalidFace | None = None
+    for found in sorted(kept, key=lambda found: rank(found, order)):
+        if len(aligned) == max_faces:
+            break
         name = f"the detector's landmarks of the face of score {found.score:.2f}"
-        face = _cut(pixels, _read_landmarks(found.landmarks), name)
-        aligned.append(AlignedFace(found.bbox, found.landmarks, found.score, face))
+        try:
+            face = _cut(pixels, _read_landmarks(found.landmarks), name)
+        except InvalidFace as error:
+            _LOG.warning("a face is left out: %s", error)
+            refused = error
+        else:
+            aligned.append(AlignedFace(found.bbox, found.landmarks, found.score, face))
+    if refused is not None and not aligned:
+        raise refused
     return aligned
 
 

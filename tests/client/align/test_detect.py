@@ -177,6 +177,15 @@ def test_the_repr_shows_no_pixels():
         face.score = 1.0
 
 
+def test_one_impossible_face_costs_only_itself(caplog):
+    good, line = detection(), np.linspace((30, 30), (90, 90), 5)
+    bad = Detection(good.bbox, line, 0.99)
+    (face,) = detect_and_align(NOISE, Given(bad, good), order="score", max_faces=1)
+    assert face.score == pytest.approx(0.9)
+    (record,) = caplog.records
+    assert "score 0.99 coincide or lie on one line" in record.getMessage()
+
+
 def test_a_detector_with_another_order_of_landmarks_is_refused():
     found = detection()
     wrong = Detection(found.bbox, found.landmarks[SWAPS["eyes"]], 0.9)

@@ -1,6 +1,7 @@
 """What the engine `ray` does without Ray; tests/integration/test_bulk.py runs it."""
 
 import os
+import pickle
 import socket
 import sys
 
@@ -110,3 +111,25 @@ def test_a_cluster_that_does_not_answer_is_named_at_once(run, monkeypatch):
         address = "127.0.0.1:{1}".format(*probe.getsockname())
         with pytest.raises(BulkError, match=rf"no Ray cluster at {address}: .*refused.*ray start"):
             run(engine="ray", ray_address=address)
+
+
+def test_the_drivers_credentials_reach_a_worker_and_no_text(monkeypatch, tmp_path):
+    config = tmp_path / "client.toml"
+    config.write_text('timeout = 7.0\ntoken = "from-the-file"\n')
+    monkeypatch.setenv("MSTKD_CONFIG", str(config))
+    monkeypatch.setenv("MSTKD_URL", "localhost:1234")
+    monkeypatch.setenv("MSTKD_TOKEN", "s3cret")
+    sent = pickle.dumps(ray_engine._portable({"model_name": "student"}))
+    for name in ("CONFIG", "URL", "TOKEN"):
+        monkeypatch.delenv(f"MSTKD_{name}")
+    config.unlink()
+    connection = pickle.loads(sent)
+    with connection() as client:
+        settings = client._settings
+    assert (settings.url, settings.token, settings.timeout, settings.model_name) == (
+        "localhost:1234",
+        "s3cret",
+        7.0,
+        "student",
+    )
+    assert repr(connection) == "<connection to localhost:1234>"

@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from mstkd_client._errors import MissingExtra, MstkdClientError
+from mstkd_client._resolve import portable
+from mstkd_client._settings import DEFAULT_URL
+from mstkd_client._sync import FaceClient
 from mstkd_client.bulk._errors import BulkError
 from mstkd_client.bulk.job import Job
 from mstkd_client.bulk.parts import PartSummary, read_summary
@@ -40,7 +43,8 @@ def run_on_ray(
 
     Args:
         job: The job; its folder, source and detector have the same paths on all machines.
-        connect: How each worker reaches the server; picklable.
+        connect: How each worker reaches the server; picklable. What settings it leaves open come
+            from this process's environment and configuration file, not from the worker's.
         detector: The job's detector, or None; picklable.
         pending: Numbers of the parts, at least one.
         workers: Worker processes; by default one for each CPU of the cluster.
@@ -64,7 +68,7 @@ def run_on_ray(
             override_num_blocks=min(len(pending), MAX_BLOCKS),
         ).map_batches(
             PartActor,
-            fn_constructor_args=(os.fspath(job.folder), connect, detector),
+            fn_constructor_args=(os.fspath(job.folder), _portable(connect), detector),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(min_size=min(count, cpus), max_size=count),
             num_cpus=1,
@@ -79,6 +83,32 @@ def run_on_ray(
                 f"a worker of the Ray cluster broke: {_first_line(error)}. Start the same command "
                 "again: finished parts are kept."
             ) from error
+
+
+class _Connection:
+    """Makes a client on any machine as it would be made here. Its repr shows no credentials.
+
+    Args:
+        options: Keyword arguments of `FaceClient`; what they leave open is read here, from this
+            process's environment and configuration file.
+
+    Raises:
+        InvalidSettings: A setting is unknown or malformed.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = portable(options)
+
+    def __call__(self) -> FaceClient:
+        """Make the client."""
+        return FaceClient(**self._options)
+
+    def __repr__(self) -> str:
+        return f"<connection to {self._options.get('url', DEFAULT_URL)}>"
+
+
+def _portable(connect: Connect) -> Connect:
+    return _Connection(connect) if isinstance(connect, Mapping) else connect
 
 
 class PartActor:
