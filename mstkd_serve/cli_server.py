@@ -70,7 +70,10 @@ def doctor_command(
     findings = examine(url)
     table = Table("model", "version", "contract", "golden embeddings")
     for finding in findings:
-        verdict = Text(finding.problem or str(finding.agreement), "red" if finding.problem else "")
+        verdict = Text(
+            finding.problem or finding.note or str(finding.agreement),
+            "red" if finding.problem else "",
+        )
         table.add_row(finding.model, finding.version, finding.contract_id, verdict)
     console.print(table)
     if any(finding.problem for finding in findings):

@@ -1,6 +1,7 @@
 """ONNX Runtime on the CPU: the reference that every other way of running a model must equal."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ _ERRORS_ONLY = 3
 
 
 class OnnxRuntimeEngine:
-    """An ONNX file with one input and one output in ONNX Runtime's CPU provider."""
+    """An ONNX file in ONNX Runtime's CPU provider; `run` feeds its first input."""
 
     def __init__(self, path: Path) -> None:
         """Load `path` with as many threads as the process may use cores.
@@ -41,6 +42,27 @@ class OnnxRuntimeEngine:
         self._path = path
         self._input = self._session.get_inputs()[0].name
         self._outputs = [self._session.get_outputs()[0].name]
+
+    def run_named(
+        self, inputs: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Run a graph with several inputs and outputs.
+
+        Args:
+            inputs: Every input by its name.
+
+        Returns:
+            Every output by its name.
+
+        Raises:
+            EngineError: ONNX Runtime refuses the inputs.
+        """
+        names = [output.name for output in self._session.get_outputs()]
+        try:
+            answers = self._session.run(names, dict(inputs))
+        except Exception as error:  # its exceptions share no public base class
+            raise EngineError(f"{self._path}: ONNX Runtime failed ({error}).") from error
+        return dict(zip(names, answers, strict=True))
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Run one batch; see `Engine.run`."""

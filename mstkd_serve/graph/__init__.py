@@ -1,6 +1,42 @@
 """From any recogniser's ONNX file to the served graph: uint8 faces in, unit embeddings out."""
 
+from mstkd_serve.graph.adaptor import (
+    AGREEMENT_NAME,
+    PART_PREFIX,
+    TEACHERS_KEY,
+    AdaptorGraph,
+    Teacher,
+    match_teachers,
+    read_adaptor,
+    teachers_metadata,
+)
 from mstkd_serve.graph.build import build_served_graph
+from mstkd_serve.graph.compare import (
+    ACCEPTED_NAME,
+    SCORE_NAME,
+    THRESHOLD_NAME,
+    write_compare_graph,
+)
+from mstkd_serve.graph.fuse import fuse
 from mstkd_serve.graph.source import INPUT_NAME, OUTPUT_NAME, read_contract, read_metadata
 
-__all__ = ["INPUT_NAME", "OUTPUT_NAME", "build_served_graph", "read_contract", "read_metadata"]
+__all__ = [
+    "ACCEPTED_NAME",
+    "AGREEMENT_NAME",
+    "INPUT_NAME",
+    "OUTPUT_NAME",
+    "PART_PREFIX",
+    "SCORE_NAME",
+    "TEACHERS_KEY",
+    "THRESHOLD_NAME",
+    "AdaptorGraph",
+    "Teacher",
+    "build_served_graph",
+    "fuse",
+    "match_teachers",
+    "read_adaptor",
+    "read_contract",
+    "read_metadata",
+    "teachers_metadata",
+    "write_compare_graph",
+]

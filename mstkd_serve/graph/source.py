@@ -21,10 +21,14 @@ _NETWORK_SHAPE = (3, 112, 112)
 _SERVED_SHAPE = (112, 112, 3)
 
 
-def load_model(path: Path) -> ModelProto:
-    """Load a single-input, single-output ONNX file.
+def load_model(path: Path, *, single: bool = True) -> ModelProto:
+    """Load an ONNX file.
 
     Initialisers that old exporters also list as inputs are dropped from the inputs.
+
+    Args:
+        path: The file.
+        single: Whether it must have one input and one output, as a recogniser has.
 
     Raises:
         GraphError: The file is missing, is not ONNX, has several inputs or outputs, or is of an
@@ -44,7 +48,7 @@ def load_model(path: Path) -> ModelProto:
     model.graph.input.extend(inputs)
     model.ir_version = max(model.ir_version, 4)  # below 4, initialisers had to be inputs
     for kind, values in (("input", inputs), ("output", model.graph.output)):
-        if len(values) != 1:
+        if single and len(values) != 1:
             names = ", ".join(value.name for value in values) or "none"
             raise GraphError(
                 f"{path}: a recogniser has one {kind}, this file has {len(values)} ({names}). "
@@ -135,7 +139,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     Raises:
         GraphError: The file is missing or is not ONNX.
     """
-    return metadata_of(load_model(path))
+    return metadata_of(load_model(path, single=False))
 
 
 def read_contract(path: Path) -> FaceContract | None:

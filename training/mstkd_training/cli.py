@@ -21,6 +21,7 @@ from rich.console import Console
 from mstkd_serve.errors import MstkdError, ParityError
 from mstkd_serve.files import atomic_path
 from mstkd_training.export import export
+from mstkd_training.export_adaptor import export_adaptor
 from mstkd_training.pipeline import load_test_pairs, run_pipeline
 from mstkd_training.progress import ConsoleReporter
 from mstkd_training.recipe_file import load_recipe
@@ -38,6 +39,7 @@ _INTERRUPTED = 130
 class _Flavor(StrEnum):
     SERVED = "served"
     INSIGHTFACE = "insightface"
+    ADAPTOR = "adaptor"
 
 
 @app.command("pipeline")
@@ -61,7 +63,12 @@ def pipeline_command(
 def export_command(
     artifact: Annotated[Path, typer.Argument(help="Folder of a teacher, student or adaptor.")],
     out: Annotated[Path, typer.Option(help="The ONNX file to write.")],
-    flavor: Annotated[_Flavor, typer.Option(help="Kind of file.")] = _Flavor.SERVED,
+    flavor: Annotated[
+        _Flavor,
+        typer.Option(
+            help="served: faces in; insightface: pixels in; adaptor: teacher embeddings in."
+        ),
+    ] = _Flavor.SERVED,
     flip: Annotated[bool, typer.Option("--flip", help="Embed face plus mirror image.")] = False,
     teacher: Annotated[
         list[Path] | None,
@@ -69,13 +76,18 @@ def export_command(
     ] = None,
 ) -> None:
     """Write an artifact's network as ONNX; the file appears only if it equals torch."""
-    contract, agreement = export(
-        artifact,
-        out,
-        flavor="insightface" if flavor is _Flavor.INSIGHTFACE else "served",
-        flip=flip,
-        teachers=teacher or (),
-    )
+    if flavor is _Flavor.ADAPTOR:
+        if flip:
+            raise typer.BadParameter("--flip does not go with --flavor adaptor")
+        contract, agreement = export_adaptor(artifact, out, teachers=teacher or ())
+    else:
+        contract, agreement = export(
+            artifact,
+            out,
+            flavor="insightface" if flavor is _Flavor.INSIGHTFACE else "served",
+            flip=flip,
+            teachers=teacher or (),
+        )
     ConsoleReporter(Console()).message(
         f"{out}: {contract.embedding_dim}-d, contract {contract.id}, equal to torch ({agreement})"
     )
