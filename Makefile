@@ -8,7 +8,7 @@ unexport MSTKD_TRITON_HOME
 INSTALLED := $(VENV)/.installed
 SERVER := $(VENV)/tritonserver/mstkd-triton.json
 
-.PHONY: help setup demo test test-all lint types format bench docs image clean
+.PHONY: help setup demo test test-all lint types format bench docs model-repo image clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -58,6 +58,9 @@ docs: $(INSTALLED) ## Write the command-line reference, and the API reference fr
 	@$(BIN)/pdoc --docformat google --output-directory $(HOME_DIR)/api \
 	  mstkd_client mstkd_client.align mstkd_client.bulk
 	@echo "The client's API reference: $(HOME_DIR)/api/mstkd_client.html"
+
+model-repo: $(INSTALLED) ## Rewrite the committed configs of model_repo/
+	@MSTKD_WRITE_MODEL_REPO=1 $(BIN)/pytest -q tests/contract/test_model_repo.py
 
 image: ## Build the container image (needs a Docker engine)
 	@command -v docker >/dev/null || { echo "make image needs Docker"; exit 2; }

@@ -18,6 +18,7 @@ from mstkd_client import MstkdClientError
 from mstkd_serve.errors import MstkdError
 from mstkd_serve.fairness import Metrics, write_report
 from mstkd_serve.triton import Ports, TritonServer, locate
+from mstkd_training.artifact import Artifact
 from mstkd_training.pipeline import load_test_pairs
 from verification import draw_scores, verify_model
 
@@ -35,18 +36,22 @@ def command(*words: object) -> None:
 
 
 def export_all(training: Path, models: Path) -> dict[str, Path]:
-    """Export the four teachers, the teacher-projection path and the student to ONNX."""
-    teachers = sorted(path.name for path in training.glob("teacher_*") if path.is_dir())
-    artifacts = {name: name for name in teachers} | {"ensemble": "adaptor", "student": "student"}
-    for name, artifact in artifacts.items():
-        command("mstkd-train", "export", training / artifact, "--out", models / f"{name}.onnx")
-    return {name: models / f"{name}.onnx" for name in artifacts}
+    """Export the student, the teachers in the adaptor's order, and the adaptor to ONNX."""
+    adaptor = Artifact.open(training / "adaptor", "adaptor")
+    names = ["student", *(teacher.name for teacher in adaptor.manifest.teachers), "adaptor"]
+    for name in names:
+        flavor = ["--flavor", "adaptor"] if name == "adaptor" else []
+        command(
+            *("mstkd-train", "export", training / name, *flavor, "--out", models / f"{name}.onnx")
+        )
+    return {name: models / f"{name}.onnx" for name in names}
 
 
 def verify_all(repository: Path, training: Path, out: Path) -> None:
     """Serve the repository, verify held-out identities with each model, and report."""
     faces, pairs = load_test_pairs(training)
-    names = sorted((path.name for path in repository.iterdir()), key=_order)
+    teachers = sorted(path.name for path in repository.glob("teacher_*"))
+    names = [*teachers, "ensemble", "student"]
     console.print(f"\n$ mstkd-serve up --model-repo {repository}", style="bold")
     started = time.perf_counter()
     with TritonServer(locate(), repository, Ports(0, 0, 0)) as server:
@@ -67,11 +72,6 @@ def verify_all(repository: Path, training: Path, out: Path) -> None:
     )
     console.print(f"Score distributions of the student: {out / 'scores.png'}")
     console.print(f"The student's report, against the others: {out}/report/student/report.html")
-
-
-def _order(name: str) -> tuple[int, str]:
-    """Sort teachers first, then their projection, then the student."""
-    return {"ensemble": 1, "student": 2}.get(name, 0), name
 
 
 def _table(results: dict[str, tuple[Metrics, float]], group_names: tuple[str, ...]) -> Table:
@@ -103,10 +103,10 @@ def main() -> int:
         training, repository = out / "training", out / "model_repository"
         command("mstkd-train", "pipeline", "--recipe", arguments.recipe, "--out", training)
         models = export_all(training, out / "models")
-        further = [f"--model={name}={path}" for name, path in models.items() if name != "student"]
+        teachers = [f"--teacher={path}" for name, path in models.items() if "teacher" in name]
         command(
-            *("mstkd-serve", "repo", "build", "--student", models["student"], *further),
-            *("--target", "python", "--replace", "--out", repository),
+            *("mstkd-serve", "repo", "build", "--student", models["student"], *teachers),
+            *("--adaptor", models["adaptor"], "--replace", "--out", repository),
         )
         verify_all(repository, training, out)
     except (MstkdError, MstkdClientError) as error:

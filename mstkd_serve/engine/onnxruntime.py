@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ class OnnxRuntimeEngine:
                 "ONNX Runtime is not installed: pip install 'mstkd-serve[cpu]' "
                 "(or [gpu], never both)."
             ) from error
+        require_one_package()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
         options.log_severity_level = _ERRORS_ONLY
@@ -73,3 +76,21 @@ class OnnxRuntimeEngine:
                 f"{self._path}: ONNX Runtime failed on a batch of shape {batch.shape} ({error})."
             ) from error
         return np.asarray(output, np.float32)
+
+
+def require_one_package() -> None:
+    """Refuse onnxruntime beside onnxruntime-gpu: they share files, and the last one wins.
+
+    Raises:
+        EngineError: Both are installed.
+    """
+    found = []
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    if len(found) > 1:
+        raise EngineError(
+            f"{' and '.join(found)} are both installed and overwrite each other's files. Remove "
+            "both (pip uninstall onnxruntime onnxruntime-gpu) and install one: "
+            "'mstkd-serve[cpu]' or 'mstkd-serve[gpu]'."
+        )

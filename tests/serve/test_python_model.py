@@ -35,8 +35,13 @@ def graph(tmp_path, recogniser) -> str:
     return str(out)
 
 
+def opened(model_py, graph, gpu=None):
+    name, run = model_py.open_graph(graph, 1, ["faces"], ["embedding"], gpu)
+    return name, lambda faces: run([faces])[0]
+
+
 def test_openvino_is_taken_where_it_is_installed_and_equals_onnx_runtime(model_py, graph, faces):
-    name, run = model_py.open_graph(graph, 1)
+    name, run = opened(model_py, graph)
     assert name == "openvino"
     expected = onnxruntime.InferenceSession(graph).run(None, {"faces": faces})[0]
     first = run(faces)
@@ -48,16 +53,22 @@ def test_openvino_is_taken_where_it_is_installed_and_equals_onnx_runtime(model_p
 
 def test_onnx_runtime_is_next(model_py, graph, faces, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    name, run = model_py.open_graph(graph, 1)
+    name, run = opened(model_py, graph)
     assert name == "onnxruntime"
     assert run(faces).shape == (8, 16)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_gpu_repository_never_falls_back_to_the_cpu(model_py, graph):
+    with pytest.raises(RuntimeError, match=r"built for a GPU.*onnxruntime-gpu.*--device cpu"):
+        opened(model_py, graph, gpu=0)
 
 
 def test_neither_installed_says_what_to_do(model_py, graph, monkeypatch):
     for name in ("openvino", "onnxruntime"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(RuntimeError, match="mstkd-serve triton install"):
-        model_py.open_graph(graph, 1)
+        opened(model_py, graph)
 
 
 def test_it_imports_nothing_of_ours():
