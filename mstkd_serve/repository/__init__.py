@@ -9,6 +9,13 @@ from mstkd_serve.repository.options import (
     Target,
     TimeoutAction,
 )
+from mstkd_serve.repository.versions import (
+    Versions,
+    add_version,
+    promote,
+    rollback,
+    versions_of,
+)
 
 __all__ = [
     "Device",
@@ -17,6 +24,11 @@ __all__ = [
     "ServingOptions",
     "Target",
     "TimeoutAction",
+    "Versions",
+    "add_version",
     "build_repository",
     "check_repository",
+    "promote",
+    "rollback",
+    "versions_of",
 ]

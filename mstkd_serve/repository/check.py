@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tritonclient.grpc import model_config_pb2 as triton
 
-from mstkd_serve.calibration import Calibration
+from mstkd_serve.calibration import CALIBRATION_KEY, Calibration
 from mstkd_serve.contract import FaceContract
 from mstkd_serve.errors import MstkdError, RepositoryError
 from mstkd_serve.golden import GoldenRecord
@@ -86,8 +86,18 @@ def _check_model(folder: Path, problems: list[str]) -> FaceContract:
     expect(config.backend in targets, f"backend {config.backend!r} is none of {targets}")
     expect(config.HasField("dynamic_batching"), "dynamic batching is off")
     _check_warmup(config, folder, expect)
+    several = any("@" in key for key in parameters)
     for version in versions:
-        _check_version(version, kind, config.backend, contract, calibration, problems)
+        own_key = f"{CALIBRATION_KEY}@{version.name}"
+        own = {CALIBRATION_KEY: parameters[own_key]} if own_key in parameters else {}
+        expected = (
+            Calibration.from_metadata(own, contract_id=contract.id, source=str(path))
+            if several
+            else calibration
+        )
+        _check_version(version, kind, config.backend, contract, expected, problems)
+    for number in config.version_policy.specific.versions:
+        expect((folder / str(number)).is_dir(), f"it serves version {number}, which is not there")
     return contract
 
 

@@ -1,16 +1,31 @@
-"""Find, install, start, watch and examine a real tritonserver."""
+"""Find, install, start, watch, control and examine a real tritonserver."""
 
+from mstkd_serve.triton.access import CONTROL, LOOPBACK, SHARED_MEMORY, Access, read_admin_key
+from mstkd_serve.triton.control import ModelState, list_models, load_model, unload_model
 from mstkd_serve.triton.doctor import examine
+from mstkd_serve.triton.endpoint import Endpoint
 from mstkd_serve.triton.install import install, installed_home
 from mstkd_serve.triton.locate import Installation, locate
-from mstkd_serve.triton.server import Ports, TritonServer
+from mstkd_serve.triton.ports import Ports
+from mstkd_serve.triton.server import ModelControl, TritonServer
 
 __all__ = [
+    "CONTROL",
+    "LOOPBACK",
+    "SHARED_MEMORY",
+    "Access",
+    "Endpoint",
     "Installation",
+    "ModelControl",
+    "ModelState",
     "Ports",
     "TritonServer",
     "examine",
     "install",
     "installed_home",
+    "list_models",
+    "load_model",
     "locate",
+    "read_admin_key",
+    "unload_model",
 ]

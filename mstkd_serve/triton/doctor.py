@@ -1,7 +1,9 @@
 """Examine a running server: does every model still give its golden embeddings?"""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +12,11 @@ from tritonclient.utils import InferenceServerException
 
 from mstkd_serve.contract import FaceContract
 from mstkd_serve.errors import MstkdError, ServerError
-from mstkd_serve.golden import GoldenRecord, golden_faces
+from mstkd_serve.golden import GOLDEN_KEY, GoldenRecord, golden_faces
 from mstkd_serve.graph import INPUT_NAME, OUTPUT_NAME, SCORE_NAME
 from mstkd_serve.model_kind import Kind, kind_of
 from mstkd_serve.parity import Agreement, compare
+from mstkd_serve.triton.endpoint import Endpoint
 
 _MIN_COSINE = {"fp32": 0.9999}
 _MIN_COSINE_REDUCED = 0.999
@@ -43,86 +46,124 @@ class Finding:
     note: str = ""
 
 
-def examine(url: str, timeout: float = 10.0) -> list[Finding]:
-    """Send the golden faces to every model of a server, in one batch and one by one.
+def examine(endpoint: Endpoint, models: Sequence[str], timeout: float = 10.0) -> list[Finding]:
+    """Send the golden faces to models of a server, in one batch and one by one.
 
     Args:
-        url: gRPC address, `host:port`.
+        endpoint: The server.
+        models: Their names.
         timeout: Seconds for each call.
 
     Raises:
-        ServerError: The server cannot be reached or has no models.
+        ServerError: The server cannot be reached, or no model was named.
     """
+    if not models:
+        raise ServerError(f"{endpoint.url}: the server has no models.")
     try:
-        with contextlib.closing(InferenceServerClient(url)) as client:
-            index = client.get_model_repository_index(client_timeout=timeout)
-            findings = [_examine_model(client, model.name, timeout) for model in index.models]
+        with contextlib.closing(endpoint.connect()) as client:
+            client.is_server_live(client_timeout=timeout)
+            return [found for name in models for found in _examine_model(client, name, timeout)]
     except InferenceServerException as error:
         raise ServerError(
-            f"{url}: no Triton server answers there ({error.message()}). "
+            f"{endpoint.url}: no Triton server answers there ({error.message()}). "
             "Start one with 'mstkd-serve up', or check --url."
         ) from error
-    if not findings:
-        raise ServerError(f"{url}: the server has no models.")
-    return findings
 
 
-def _examine_model(client: InferenceServerClient, name: str, timeout: float) -> Finding:
-    version, contract_id = "", ""
+def _examine_model(client: InferenceServerClient, name: str, timeout: float) -> list[Finding]:
+    """Examine every version of a model that is ready."""
+    contract_id = ""
     try:
         config = client.get_model_config(name, client_timeout=timeout).config
         parameters = {key: value.string_value for key, value in config.parameters.items()}
         contract = FaceContract.from_metadata(parameters, source=name)
         if contract is None:
-            return Finding(name, version, "", None, "carries no face contract")
+            return [Finding(name, "", "", None, "carries no face contract")]
         contract_id = contract.id
         kind = kind_of(parameters, source=name)
-        if kind in (Kind.ADAPTOR, Kind.COMPARE):
-            return Finding(name, version, contract_id, None, "", "a step of others")
-        expected = GoldenRecord.from_metadata(parameters, source=name).embeddings
-        faces = golden_faces()
-        if kind is Kind.VERIFY:
-            apart, version = _score_error(client, name, expected, timeout)
-            problem = "" if apart <= _MAX_SCORE_ERROR else f"scores are off by {apart:.4f}"
-            return Finding(name, version, contract_id, None, problem, f"scores within {apart:.1e}")
-        batched, version = _embed(client, name, faces[: config.max_batch_size], timeout)
-        single, version = _embed(client, name, faces[:1], timeout)
-        answered = np.concatenate([batched, single])
-        agreement = compare(
-            answered, np.concatenate([expected[: len(batched)], expected[:1]]), name
-        )
-        bound = _MIN_COSINE.get(parameters.get("mstkd.precision", ""), _MIN_COSINE_REDUCED)
-        agreement.require(name, min_cosine=bound, max_abs=_MAX_ABS)
+        versions = list(client.get_model_metadata(name, client_timeout=timeout).versions)
     except InferenceServerException as error:
-        return Finding(name, version, contract_id, None, str(error.message()))
+        return [Finding(name, "", contract_id, None, str(error.message()))]
     except MstkdError as error:
-        return Finding(name, version, contract_id, None, str(error))
-    return Finding(name, version, contract_id, agreement, "")
+        return [Finding(name, "", contract_id, None, str(error))]
+    if kind in (Kind.ADAPTOR, Kind.COMPARE):
+        note = "a step of others"
+        return [Finding(name, version, contract_id, None, "", note) for version in versions]
+    return [
+        _examine_version(
+            client, _Examined(name, version, contract_id, kind, parameters), config, timeout
+        )
+        for version in versions
+    ]
+
+
+class _Examined(NamedTuple):
+    """One version of a model."""
+
+    name: str
+    version: str
+    contract_id: str
+    kind: Kind
+    parameters: dict[str, str]
+
+
+def _examine_version(
+    client: InferenceServerClient, of: _Examined, config: Any, timeout: float
+) -> Finding:
+    own = of.parameters.get(f"{GOLDEN_KEY}@{of.version}", of.parameters.get(GOLDEN_KEY))
+    golden = {GOLDEN_KEY: own} if own is not None else {}
+    try:
+        expected = GoldenRecord.from_metadata(golden, source=of.name).embeddings
+        faces = golden_faces()
+        if of.kind is Kind.VERIFY:
+            apart = _score_error(client, of, expected, timeout)
+            problem = "" if apart <= _MAX_SCORE_ERROR else f"scores are off by {apart:.4f}"
+            return Finding(*of[:3], None, problem, f"scores within {apart:.1e}")
+        batched = _embed(client, of, faces[: config.max_batch_size], timeout)
+        single = _embed(client, of, faces[:1], timeout)
+        answered = np.concatenate([batched, single])
+        wanted = np.concatenate([expected[: len(batched)], expected[:1]])
+        agreement = compare(answered, wanted, of.name)
+        bound = _MIN_COSINE.get(of.parameters.get("mstkd.precision", ""), _MIN_COSINE_REDUCED)
+        agreement.require(of.name, min_cosine=bound, max_abs=_MAX_ABS)
+    except InferenceServerException as error:
+        return Finding(*of[:3], None, str(error.message()))
+    except MstkdError as error:
+        return Finding(*of[:3], None, str(error))
+    return Finding(*of[:3], agreement, "")
 
 
 def _score_error(
-    client: InferenceServerClient, name: str, golden: NDArray[np.float32], timeout: float
-) -> tuple[float, str]:
-    """Verify each golden face against the next; return the largest error, and the version."""
+    client: InferenceServerClient, of: _Examined, golden: NDArray[np.float32], timeout: float
+) -> float:
+    """Verify each golden face against the next; return the largest error."""
     other = np.roll(np.arange(len(golden)), 1)
     expected = np.sum(golden * golden[other], axis=1)
     errors = []
     for first, second, score in zip(golden_faces(), golden_faces()[other], expected, strict=True):
-        requests = [
-            InferInput(side, [1, *face.shape], "UINT8")
-            for side, face in (("faces_a", first), ("faces_b", second))
-        ]
-        for request, face in zip(requests, (first, second), strict=True):
-            request.set_data_from_numpy(np.ascontiguousarray(face[np.newaxis]))
-        result = client.infer(name, requests, client_timeout=timeout)
-        errors.append(abs(float(result.as_numpy(SCORE_NAME)[0, 0]) - float(score)))
-    return max(errors), result.get_response().model_version
+        sides = {"faces_a": first[np.newaxis], "faces_b": second[np.newaxis]}
+        answer = _infer(client, of, sides, SCORE_NAME, timeout)
+        errors.append(abs(float(answer[0, 0]) - float(score)))
+    return max(errors)
 
 
 def _embed(
-    client: InferenceServerClient, name: str, faces: NDArray[np.uint8], timeout: float
-) -> tuple[NDArray[np.float32], str]:
-    request = InferInput(INPUT_NAME, list(faces.shape), "UINT8")
-    request.set_data_from_numpy(np.ascontiguousarray(faces))
-    result = client.infer(name, [request], client_timeout=timeout)
-    return result.as_numpy(OUTPUT_NAME), result.get_response().model_version
+    client: InferenceServerClient, of: _Examined, faces: NDArray[np.uint8], timeout: float
+) -> NDArray[np.float32]:
+    return _infer(client, of, {INPUT_NAME: faces}, OUTPUT_NAME, timeout)
+
+
+def _infer(
+    client: InferenceServerClient,
+    of: _Examined,
+    inputs: dict[str, NDArray[np.uint8]],
+    output: str,
+    timeout: float,
+) -> NDArray[np.float32]:
+    requests = []
+    for name, faces in inputs.items():
+        requests.append(InferInput(name, list(faces.shape), "UINT8"))
+        requests[-1].set_data_from_numpy(np.ascontiguousarray(faces))
+    result = client.infer(of.name, requests, of.version, client_timeout=timeout)
+    answer: NDArray[np.float32] = result.as_numpy(output)
+    return answer

@@ -2,73 +2,43 @@
 
 import contextlib
 import ctypes
+import ipaddress
 import os
+import secrets
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
-
-from tritonclient.grpc import InferenceServerClient
-from tritonclient.utils import InferenceServerException
+from typing import Self
 
 from mstkd_serve.errors import ServerError
+from mstkd_serve.triton.access import LOOPBACK, Access
+from mstkd_serve.triton.http import is_ready, repository_index, server_version
 from mstkd_serve.triton.locate import Installation
 from mstkd_serve.triton.log import failure_reasons
+from mstkd_serve.triton.ports import Ports
 
-LOOPBACK: Final = "127.0.0.1"
 _POLL_SECONDS = 0.1
 _DRAIN_SECONDS = 30
 _LEAST_PING_MILLISECONDS = 10_000
 _PR_SET_PDEATHSIG = 1
 
 
-@dataclass(frozen=True)
-class Ports:
-    """TCP ports of a server; 0 chooses a free one."""
+class ModelControl(StrEnum):
+    """How models come and go while a server runs."""
 
-    grpc: int = 8001
-    http: int = 8000
-    metrics: int = 8002
-
-    def resolved(self) -> Self:
-        """Return the ports with each 0 replaced by a free one.
-
-        Raises:
-            ServerError: A stated port is taken, or two are the same.
-        """
-        stated = [port for port in (self.grpc, self.http, self.metrics) if port]
-        if len(stated) != len(set(stated)):
-            raise ServerError(f"ports {stated}: gRPC, HTTP and metrics need one each.")
-        with contextlib.ExitStack() as held:
-            return type(self)(
-                grpc=_claim("--grpc-port", self.grpc, held),
-                http=_claim("--http-port", self.http, held),
-                metrics=_claim("--metrics-port", self.metrics, held),
-            )
-
-
-def _claim(option: str, port: int, held: contextlib.ExitStack) -> int:
-    """Bind a port for a moment, to learn that it is free."""
-    listener = held.enter_context(socket.socket())
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((LOOPBACK, port))
-    except (OSError, OverflowError) as error:
-        raise ServerError(
-            f"{option} {port}: cannot be used on {LOOPBACK} ({error}). "
-            "Stop what listens there, or give another port (0 takes a free one)."
-        ) from error
-    return int(listener.getsockname()[1])
+    NONE = "none"
+    """All models of the start, for good."""
+    EXPLICIT = "explicit"
+    """All models of the start; then as `mstkd-serve models` says."""
 
 
 class TritonServer:
-    """A running tritonserver on loopback; a context manager that stops it.
+    """A running tritonserver; a context manager that stops it.
 
     The server is in a process group of its own and gets SIGTERM when this process dies, however
     it dies. Its log goes to `log_file`, or to a temporary file that is gone afterwards.
@@ -80,20 +50,40 @@ class TritonServer:
         model_repository: Path,
         ports: Ports | None = None,
         log_file: Path | None = None,
+        *,
+        access: Access | None = None,
+        control: ModelControl = ModelControl.NONE,
+        cache_bytes: int = 0,
     ) -> None:
-        """Prepare a server; `start` or `with` starts it."""
+        """Prepare a server; `start` or `with` starts it.
+
+        Args:
+            installation: The tritonserver to start.
+            model_repository: The folder to serve.
+            ports: Its ports.
+            log_file: Where its log goes; a temporary file by default.
+            access: Who may reach it; by default this machine, with all protocols open.
+            control: How models come and go.
+            cache_bytes: Size of a cache for the models that want one; 0: none.
+        """
         self.installation = installation
         self.model_repository = model_repository
         self._wanted_ports = ports or Ports()
         self._log_file = log_file
+        self.access = access or Access()
+        self._control = control
+        self._cache_bytes = cache_bytes
+        self._memory_prefix = f"mstkd_{os.getpid()}_{secrets.token_hex(4)}_"
         self._log: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self.ports = self._wanted_ports
 
     @property
     def url(self) -> str:
-        """The gRPC address, `host:port`."""
-        return f"{LOOPBACK}:{self.ports.grpc}"
+        """The gRPC address to reach it at from this machine, `host:port`."""
+        address = ipaddress.ip_address(self.access.address)
+        host = LOOPBACK if address.is_unspecified else str(address)
+        return f"[{host}]:{self.ports.grpc}" if ":" in host else f"{host}:{self.ports.grpc}"
 
     @property
     def pid(self) -> int | None:
@@ -104,13 +94,15 @@ class TritonServer:
         """Start the process; return at once.
 
         Raises:
-            ServerError: The repository or the binary is missing, or a port is taken.
+            ServerError: The repository or the binary is missing, a port is taken, or the access
+                would expose the server by mistake.
         """
         if not self.model_repository.is_dir():
             raise ServerError(
                 f"{self.model_repository}: no such folder. Build one with 'mstkd-serve repo build'."
             )
-        self.ports = self._wanted_ports.resolved()
+        self.access.check()
+        self.ports = self._wanted_ports.resolved(self.access.address)
         self._log = _open_log(self._log_file)
         command = [
             str(self.installation.binary),
@@ -118,7 +110,11 @@ class TritonServer:
             *self.installation.arguments,
             "--strict-readiness=true",
             "--disable-auto-complete-config",
-            f"--grpc-address={LOOPBACK}",
+            *self.access.arguments(),
+            f"--model-control-mode={self._control.value}",
+            *(["--load-model=*"] if self._control is ModelControl.EXPLICIT else []),
+            *([f"--cache-config=local,size={self._cache_bytes}"] if self._cache_bytes else []),
+            f"--backend-config=python,shm-region-prefix-name={self._memory_prefix}",
             f"--grpc-port={self.ports.grpc}",
             f"--http-address={LOOPBACK}",
             f"--http-port={self.ports.http}",
@@ -155,15 +151,13 @@ class TritonServer:
             ServerError: The server stopped (with Triton's own reason), or time ran out.
         """
         deadline = time.monotonic() + timeout
-        with contextlib.closing(InferenceServerClient(self.url)) as client:
-            while time.monotonic() < deadline:
-                if give_up():
-                    return
-                self.check_alive()
-                with contextlib.suppress(InferenceServerException):
-                    if client.is_server_ready(client_timeout=1.0):
-                        return
-                time.sleep(_POLL_SECONDS)
+        while time.monotonic() < deadline:
+            if give_up():
+                return
+            self.check_alive()
+            if is_ready(self.ports.http, timeout=1.0):
+                return
+            time.sleep(_POLL_SECONDS)
         raise ServerError(
             f"tritonserver was not ready within {timeout:g} s; its last words: "
             f"{failure_reasons(self.log_text())}"
@@ -171,9 +165,15 @@ class TritonServer:
 
     def models(self) -> list[tuple[str, str, str]]:
         """Return name, version and state of each model in the repository."""
-        with contextlib.closing(InferenceServerClient(self.url)) as client:
-            index = client.get_model_repository_index(client_timeout=5.0)
-        return [(model.name, model.version, model.state) for model in index.models]
+        index = repository_index(self.ports.http, self.access.http_headers)
+        return [
+            (str(model["name"]), str(model.get("version", "")), str(model.get("state", "")))
+            for model in index
+        ]
+
+    def version(self) -> str:
+        """Return Triton's version, such as `2.59.0`."""
+        return server_version(self.ports.http)
 
     def check_alive(self) -> None:
         """Raise ServerError with Triton's own reason if the process has ended."""
@@ -203,6 +203,8 @@ class TritonServer:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+            for leftover in Path("/dev/shm").glob(f"{self._memory_prefix}*"):
+                leftover.unlink(missing_ok=True)  # of a server that was killed
         if self._log is not None:
             os.close(self._log)
             self._log = None

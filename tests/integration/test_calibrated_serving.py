@@ -9,7 +9,7 @@ from mstkd_serve.fairness import calibrate, evaluate, fit_probability, make_scor
 from mstkd_serve.fairness.calibrate import write_calibration
 from mstkd_serve.graph import build_served_graph
 from mstkd_serve.repository import Target, build_repository
-from mstkd_serve.triton import Ports, TritonServer, examine, install, locate
+from mstkd_serve.triton import Endpoint, Ports, TritonServer, examine, install, locate
 
 pytestmark = pytest.mark.triton
 
@@ -57,6 +57,6 @@ def test_a_server_installed_with_openvino_serves_the_same(tmp_path, recogniser, 
     )
     with TritonServer(locate(), tmp_path / "repository", Ports(0, 0, 0)) as server:
         server.wait_ready(120)
-        (finding,) = examine(server.url)
+        (finding,) = examine(Endpoint(server.url), ["student"])
         assert "openvino" in server.log_text()
     assert finding.problem == ""

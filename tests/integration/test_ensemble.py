@@ -11,7 +11,7 @@ from mstkd_serve.engine import OnnxRuntimeEngine
 from mstkd_serve.errors import GraphError, RepositoryError
 from mstkd_serve.graph import read_contract
 from mstkd_serve.repository import Projection, ServingOptions, Target, build_repository
-from mstkd_serve.triton import Ports, TritonServer, examine, locate
+from mstkd_serve.triton import Endpoint, Ports, TritonServer, examine, locate
 from mstkd_training.artifact import Artifact
 from mstkd_training.export import export, reference_embeddings
 from mstkd_training.export_adaptor import export_adaptor
@@ -119,7 +119,7 @@ def test_every_model_is_ready_and_examined(running):
     states = {name: state for name, _, state in running.models()}
     assert set(NAMES) <= set(states)
     assert set(states.values()) == {"READY"}
-    findings = examine(running.url)
+    findings = examine(Endpoint(running.url), NAMES)
     assert [finding.problem for finding in findings] == [""] * len(findings)
 
 

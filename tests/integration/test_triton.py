@@ -18,7 +18,7 @@ import tritonclient.grpc
 from mstkd_serve.contract import Preprocessing
 from mstkd_serve.errors import ServerError
 from mstkd_serve.repository import ServingOptions, Target, build_repository
-from mstkd_serve.triton import Installation, Ports, TritonServer, examine, locate
+from mstkd_serve.triton import Endpoint, Installation, Ports, TritonServer, examine, locate
 
 pytestmark = pytest.mark.triton
 
@@ -104,7 +104,7 @@ def test_requests_that_wait_together_are_answered_each_with_its_own(served, face
 
 
 def test_doctor_passes_a_healthy_server_and_names_a_changed_one(served, repository):
-    (finding,) = examine(served.url)
+    (finding,) = examine(Endpoint(served.url), ["student"])
     assert finding.problem == ""
     assert finding.agreement.rows == 5
     # A model whose weights are not those of its golden embeddings:
@@ -114,7 +114,7 @@ def test_doctor_passes_a_healthy_server_and_names_a_changed_one(served, reposito
     config.write_text(text[:start] + text[start : start + 40][::-1] + text[start + 40 :])
     with TritonServer(locate(), repository, Ports(0, 0, 0)) as server:
         server.wait_ready(60)
-        (finding,) = examine(server.url)
+        (finding,) = examine(Endpoint(server.url), ["student"])
     assert "embeddings differ" in finding.problem
 
 
@@ -123,7 +123,7 @@ def test_doctor_on_a_dead_port():
         free.bind(("127.0.0.1", 0))
         url = f"127.0.0.1:{free.getsockname()[1]}"
     with pytest.raises(ServerError, match="no Triton server answers there"):
-        examine(url, timeout=2)
+        examine(Endpoint(url), ["student"], timeout=2)
 
 
 def test_a_model_that_fails_to_load_gives_tritons_reason(repository):

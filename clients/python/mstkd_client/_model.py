@@ -35,13 +35,16 @@ class ServedModel(NamedTuple):
         return max(1, min(self.chunk_size, max_request_bytes // FACE_BYTES, batch_size or 2**31))
 
 
-def parse_model(metadata: Any, config: Any, server_version: str) -> ServedModel:
+def parse_model(
+    metadata: Any, config: Any, server_version: str, model_version: str = ""
+) -> ServedModel:
     """Read the server's two answers about a model.
 
     Args:
         metadata: Triton's `ModelMetadataResponse`.
         config: Triton's `ModelConfig`.
         server_version: Triton's version.
+        model_version: The version asked for, "" for the server's choice.
 
     Raises:
         ContractMismatch: The model was not built by MSTKD Serve, takes or gives other tensors, or
@@ -60,7 +63,7 @@ def parse_model(metadata: Any, config: Any, server_version: str) -> ServedModel:
         contract_id=parameters[CONTRACT_ID_KEY],
         contract=contract,
         server_version=server_version,
-        calibration=read_calibration(parameters, name),
+        calibration=read_calibration(parameters, name, model_version),
         max_request_bytes=_max_request_bytes(parameters, name),
     )
     free = _CHUNK_WITHOUT_LIMIT if batch_axis == -1 else 1
@@ -79,13 +82,20 @@ def _max_request_bytes(parameters: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def read_calibration(parameters: Mapping[str, str], name: str) -> Calibration | None:
+def read_calibration(
+    parameters: Mapping[str, str], name: str, model_version: str = ""
+) -> Calibration | None:
     """Read a model's calibrated decision; None where it carries none.
+
+    Where a model has several versions, each one's facts stand under a key that ends in
+    `@VERSION`, and the plain key is that of the version which the server chooses.
 
     Raises:
         ContractMismatch: It is damaged, or belongs to another contract.
     """
-    text = parameters.get(CALIBRATION_KEY)
+    several = any("@" in key for key in parameters)
+    key = f"{CALIBRATION_KEY}@{model_version}" if several and model_version else CALIBRATION_KEY
+    text = parameters.get(key)
     if text is None:
         return None
     try:

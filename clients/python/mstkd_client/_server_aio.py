@@ -94,7 +94,7 @@ class AsyncServer(BaseServer):
                 metadata = await self.ask("ModelMetadata")
                 config = (await self.ask("ModelConfig")).config
                 server = await self.ask("ServerMetadata")
-                self.served = parse_model(metadata, config, str(server.version))
+                self.served = parse_model(metadata, config, str(server.version), self.model[1])
             return self.served
 
     async def info_of(self, version: str) -> ModelInfo:

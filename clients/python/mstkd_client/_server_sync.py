@@ -103,7 +103,8 @@ class Server(BaseServer):
             if self.served is None or anew:
                 metadata = self.ask("ModelMetadata")
                 config = self.ask("ModelConfig").config
-                self.served = parse_model(metadata, config, str(self.ask("ServerMetadata").version))
+                server = self.ask("ServerMetadata")
+                self.served = parse_model(metadata, config, str(server.version), self.model[1])
             return self.served
 
     def info_of(self, version: str) -> ModelInfo:
