@@ -13,6 +13,7 @@ from mstkd_serve.cli_console import console
 from mstkd_serve.repository import check_repository
 from mstkd_serve.triton import (
     CONTROL,
+    DRAIN_SECONDS,
     LOOPBACK,
     SHARED_MEMORY,
     Access,
@@ -79,6 +80,9 @@ def up_command(
     cache_bytes: Annotated[
         int, typer.Option(min=0, help="Response cache, for models with one.")
     ] = 0,
+    drain_seconds: Annotated[
+        int, typer.Option(min=0, max=3600, help="Longest wait for requests when stopping.")
+    ] = DRAIN_SECONDS,
     server: Annotated[Path | None, typer.Option(help="Path of a tritonserver.")] = None,
     log_file: Annotated[Path | None, typer.Option(help="Keep Triton's log here.")] = None,
     ready_timeout: Annotated[float, typer.Option(min=1, help="Seconds to readiness.")] = 120,
@@ -110,6 +114,7 @@ def up_command(
         access=access,
         control=model_control,
         cache_bytes=cache_bytes,
+        drain_seconds=drain_seconds,
     ) as running:
         with console.status("tritonserver is loading the models"):
             running.wait_ready(ready_timeout, stopping.is_set)
@@ -117,6 +122,9 @@ def up_command(
             _show_server(running)
         while not stopping.wait(0.5):
             running.check_alive()
+            for model in running.dead_models():
+                running.revive(model)
+                console.print(f"The process of model {model!r} died; it was loaded anew.")
         console.print("Stopping: requests in flight are finished first.")
     console.print("Stopped.")
 

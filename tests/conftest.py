@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -179,3 +180,29 @@ def transport(request: pytest.FixtureRequest) -> Callable[..., object]:
         return lambda served, **options: LocalFaceClient(served.onnx, **options)
     made = {"sync": FaceClient, "async": AwaitedFaceClient}[request.param]
     return lambda served, **options: made(served.url, **options)
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An authority, and certificates of a server, a client and a stranger."""
+    folder = tmp_path_factory.mktemp("tls")
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    for authority in ("ca", "stranger_ca"):
+        openssl(
+            *f"req -x509 -newkey rsa:2048 -nodes -days 2 -keyout {authority}.key "
+            f"-out {authority}.pem -subj /CN={authority}".split()
+        )
+    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
+    for name, authority in (("server", "ca"), ("client", "ca"), ("stranger", "stranger_ca")):
+        openssl(
+            *f"req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr "
+            "-subj /CN=localhost".split()
+        )
+        openssl(
+            *f"x509 -req -in {name}.csr -CA {authority}.pem -CAkey {authority}.key -days 2 "
+            f"-CAcreateserial -extfile names -out {name}.pem".split()
+        )
+    return folder

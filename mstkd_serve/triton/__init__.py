@@ -7,10 +7,11 @@ from mstkd_serve.triton.endpoint import Endpoint
 from mstkd_serve.triton.install import install, installed_home
 from mstkd_serve.triton.locate import Installation, locate
 from mstkd_serve.triton.ports import Ports
-from mstkd_serve.triton.server import ModelControl, TritonServer
+from mstkd_serve.triton.server import DRAIN_SECONDS, ModelControl, TritonServer
 
 __all__ = [
     "CONTROL",
+    "DRAIN_SECONDS",
     "LOOPBACK",
     "SHARED_MEMORY",
     "Access",

@@ -44,6 +44,18 @@ def repository_index(
     return index
 
 
+def load_model(port: int, name: str, headers: Mapping[str, str], timeout: float = 300.0) -> None:
+    """Load a model anew.
+
+    Raises:
+        ServerError: The server refuses, or the model cannot be loaded.
+    """
+    try:
+        _open(port, f"v2/repository/models/{name}/load", b"{}", headers, timeout).close()
+    except OSError as error:
+        raise ServerError(f"model {name!r} cannot be loaded anew ({error}).") from error
+
+
 def _json(
     port: int, path: str, body: bytes | None, headers: Mapping[str, str], timeout: float
 ) -> Any:

@@ -17,13 +17,14 @@ from typing import Self
 
 from mstkd_serve.errors import ServerError
 from mstkd_serve.triton.access import LOOPBACK, Access
-from mstkd_serve.triton.http import is_ready, repository_index, server_version
+from mstkd_serve.triton.http import is_ready, load_model, repository_index, server_version
 from mstkd_serve.triton.locate import Installation
 from mstkd_serve.triton.log import failure_reasons
 from mstkd_serve.triton.ports import Ports
+from mstkd_serve.triton.stubs import StubWatch
 
 _POLL_SECONDS = 0.1
-_DRAIN_SECONDS = 30
+DRAIN_SECONDS = 30
 _LEAST_PING_MILLISECONDS = 10_000
 _PR_SET_PDEATHSIG = 1
 
@@ -54,6 +55,7 @@ class TritonServer:
         access: Access | None = None,
         control: ModelControl = ModelControl.NONE,
         cache_bytes: int = 0,
+        drain_seconds: int = DRAIN_SECONDS,
     ) -> None:
         """Prepare a server; `start` or `with` starts it.
 
@@ -65,6 +67,7 @@ class TritonServer:
             access: Who may reach it; by default this machine, with all protocols open.
             control: How models come and go.
             cache_bytes: Size of a cache for the models that want one; 0: none.
+            drain_seconds: Longest wait for requests in flight when it stops.
         """
         self.installation = installation
         self.model_repository = model_repository
@@ -73,9 +76,11 @@ class TritonServer:
         self.access = access or Access()
         self._control = control
         self._cache_bytes = cache_bytes
+        self._drain_seconds = drain_seconds
         self._memory_prefix = f"mstkd_{os.getpid()}_{secrets.token_hex(4)}_"
         self._log: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._stubs: StubWatch | None = None
         self.ports = self._wanted_ports
 
     @property
@@ -120,7 +125,7 @@ class TritonServer:
             f"--http-port={self.ports.http}",
             f"--metrics-address={LOOPBACK}",
             f"--metrics-port={self.ports.metrics}",
-            f"--exit-timeout-secs={_DRAIN_SECONDS}",
+            f"--exit-timeout-secs={self._drain_seconds}",
             # Clients may keep idle connections open; Triton alone hangs up on their pings.
             "--grpc-keepalive-permit-without-calls=1",
             f"--grpc-http2-min-recv-ping-interval-without-data={_LEAST_PING_MILLISECONDS}",
@@ -139,6 +144,7 @@ class TritonServer:
             raise ServerError(
                 f"{self.installation.binary}: cannot be started ({error})."
             ) from error
+        self._stubs = StubWatch(self._process.pid)
 
     def wait_ready(self, timeout: float, give_up: Callable[[], bool] = lambda: False) -> None:
         """Wait until every model answers.
@@ -156,6 +162,7 @@ class TritonServer:
                 return
             self.check_alive()
             if is_ready(self.ports.http, timeout=1.0):
+                self.dead_models()  # the watch learns who is alive
                 return
             time.sleep(_POLL_SECONDS)
         raise ServerError(
@@ -184,6 +191,23 @@ class TritonServer:
                 f"tritonserver stopped with status {status}: {failure_reasons(self.log_text())}"
             )
 
+    def dead_models(self) -> list[str]:
+        """Return the models whose own process died since the last call; see `StubWatch`."""
+        return self._stubs.dead() if self._stubs else []
+
+    def revive(self, model: str) -> None:
+        """Load a model anew whose process died.
+
+        Raises:
+            ServerError: This server's models are fixed, or the model cannot be loaded.
+        """
+        if self._control is not ModelControl.EXPLICIT:
+            raise ServerError(
+                f"the process of model {model!r} died, so the server stops. Start it again; with "
+                "--model-control explicit it starts such a model again by itself."
+            )
+        load_model(self.ports.http, model, self.access.http_headers)
+
     def log_text(self) -> str:
         """Return what the server has logged so far."""
         if self._log is None:
@@ -196,7 +220,7 @@ class TritonServer:
         if process is not None:
             process.terminate()
             try:
-                process.wait(_DRAIN_SECONDS + 5)
+                process.wait(self._drain_seconds + 5)
             except subprocess.TimeoutExpired:
                 pass
             finally:

@@ -1,7 +1,6 @@
 """One API over three transports, and every way of reaching a real tritonserver."""
 
 import dataclasses
-import subprocess
 import time
 from contextlib import contextmanager
 
@@ -123,32 +122,6 @@ def InferenceServer(served):  # noqa: N802 - reads as the class it wraps
     triton = InferenceServerClient(served.url)
     yield triton
     triton.close()
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """An authority, and certificates of a server, a client and a stranger."""
-    folder = tmp_path_factory.mktemp("tls")
-
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    for authority in ("ca", "stranger_ca"):
-        openssl(
-            *f"req -x509 -newkey rsa:2048 -nodes -days 2 -keyout {authority}.key "
-            f"-out {authority}.pem -subj /CN={authority}".split()
-        )
-    (folder / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
-    for name, authority in (("server", "ca"), ("client", "ca"), ("stranger", "stranger_ca")):
-        openssl(
-            *f"req -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.csr "
-            "-subj /CN=localhost".split()
-        )
-        openssl(
-            *f"x509 -req -in {name}.csr -CA {authority}.pem -CAkey {authority}.key -days 2 "
-            f"-CAcreateserial -extfile names -out {name}.pem".split()
-        )
-    return folder
 
 
 @contextmanager
