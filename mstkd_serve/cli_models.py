@@ -1,7 +1,7 @@
 """The commands on a running server's models: examine, list, load, reload, unload."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
@@ -9,14 +9,17 @@ from rich.text import Text
 
 from mstkd_serve.cli_console import CHECK_FAILED, console
 from mstkd_serve.triton import (
+    ControlClosed,
     Endpoint,
     examine,
     list_models,
     load_model,
     read_admin_key,
+    ready_among,
     unload_model,
 )
 
+_USUAL_NAMES: Final = ("student", "ensemble", "verify", "verify_ensemble")
 UrlOption = Annotated[str, typer.Option("--url", help="gRPC address of a server.")]
 AdminKeyOption = Annotated[
     Path | None, typer.Option(help="The file that 'up --admin-key-file' was given.")
@@ -43,13 +46,8 @@ def doctor_command(
     ] = None,
 ) -> None:
     """Check that the models of a running server still give their golden embeddings."""
-    names = model or sorted(
-        {
-            state.name
-            for state in list_models(Endpoint(url, tls_ca, tls_cert, tls_key), _key(admin_key_file))
-        }
-    )
-    findings = examine(Endpoint(url, tls_ca, tls_cert, tls_key), names)
+    endpoint = Endpoint(url, tls_ca, tls_cert, tls_key)
+    findings = examine(endpoint, model or _names(endpoint, admin_key_file))
     table = Table("model", "version", "contract", "golden embeddings")
     for finding in findings:
         verdict = finding.problem or finding.note or str(finding.agreement)
@@ -120,6 +118,21 @@ def models_unload(
     """Unload a model once its requests in flight are answered."""
     unload_model(Endpoint(url, tls_ca, tls_cert, tls_key), name, _key(admin_key_file))
     console.print(f"{name}: unloaded.")
+
+
+def _names(endpoint: Endpoint, admin_key_file: Path | None) -> list[str]:
+    """Return the server's models, or the usual ones of a server that does not show them."""
+    try:
+        states = list_models(endpoint, _key(admin_key_file))
+    except ControlClosed:
+        if admin_key_file is not None:
+            raise
+        console.print(
+            "This server shows its models to nobody without --admin-key-file: looking for "
+            f"{', '.join(_USUAL_NAMES)}. Name others with --model."
+        )
+        return ready_among(endpoint, _USUAL_NAMES)
+    return sorted({state.name for state in states})
 
 
 def _key(path: Path | None) -> str | None:

@@ -1,7 +1,14 @@
 """Find, install, start, watch, control and examine a real tritonserver."""
 
 from mstkd_serve.triton.access import CONTROL, LOOPBACK, SHARED_MEMORY, Access, read_admin_key
-from mstkd_serve.triton.control import ModelState, list_models, load_model, unload_model
+from mstkd_serve.triton.control import (
+    ControlClosed,
+    ModelState,
+    list_models,
+    load_model,
+    ready_among,
+    unload_model,
+)
 from mstkd_serve.triton.doctor import examine
 from mstkd_serve.triton.endpoint import Endpoint
 from mstkd_serve.triton.install import install, installed_home
@@ -15,6 +22,7 @@ __all__ = [
     "LOOPBACK",
     "SHARED_MEMORY",
     "Access",
+    "ControlClosed",
     "Endpoint",
     "Installation",
     "ModelControl",
@@ -28,5 +36,6 @@ __all__ = [
     "load_model",
     "locate",
     "read_admin_key",
+    "ready_among",
     "unload_model",
 ]

@@ -1,7 +1,7 @@
 """Load, unload and list the models of a running server, over gRPC."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -13,6 +13,10 @@ from mstkd_serve.triton.access import grpc_headers
 from mstkd_serve.triton.endpoint import Endpoint
 
 _SECONDS = 300.0
+
+
+class ControlClosed(ServerError):  # noqa: N818
+    """The server does not show its models to callers without the key."""
 
 
 class ModelState(NamedTuple):
@@ -39,6 +43,16 @@ def list_models(endpoint: Endpoint, admin_key: str | None = None) -> list[ModelS
     return [
         ModelState(model.name, model.version, model.state, model.reason) for model in index.models
     ]
+
+
+def ready_among(endpoint: Endpoint, names: Sequence[str]) -> list[str]:
+    """Return those of some names that are models which are ready; needs no key.
+
+    Raises:
+        ServerError: The server does not answer.
+    """
+    with _controlling(endpoint, None) as (client, _):
+        return [name for name in names if client.is_model_ready(name, client_timeout=10.0)]
 
 
 def load_model(endpoint: Endpoint, name: str, admin_key: str | None = None) -> None:
@@ -70,7 +84,9 @@ def _controlling(
         with contextlib.closing(endpoint.connect()) as client:
             yield client, headers
     except InferenceServerException as error:
-        raise ServerError(_explain(endpoint.url, str(error.message()))) from error
+        message = str(error.message())
+        kind = ControlClosed if "is restricted" in message else ServerError
+        raise kind(_explain(endpoint.url, message)) from error
 
 
 def _explain(url: str, message: str) -> str:
