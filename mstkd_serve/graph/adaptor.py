@@ -10,6 +10,7 @@ import onnx
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from mstkd_serve.calibration import Calibration
 from mstkd_serve.contract import FaceContract
 from mstkd_serve.errors import GraphError
 from mstkd_serve.files import atomic_path
@@ -68,12 +69,14 @@ class AdaptorGraph:
         model: Its graph.
         contract: The contract of what it gives: the teacher-projection path's.
         teachers: Its teachers, in the order of concatenation.
+        calibration: The calibrated decision of the teacher-projection path, if it has one.
     """
 
     path: Path
     model: ModelProto
     contract: FaceContract
     teachers: tuple[Teacher, ...]
+    calibration: Calibration | None = None
 
     def save(self, out: Path) -> None:
         """Write the adaptor's model: the file's graph, and its inputs passed on."""
@@ -115,7 +118,8 @@ def read_adaptor(path: Path) -> AdaptorGraph:
             f"{path}: not an adaptor: it names no teachers. Write one with "
             "'mstkd-train export ADAPTOR --flavor adaptor'."
         )
-    adaptor = AdaptorGraph(path, model, contract, teachers)
+    calibration = Calibration.from_metadata(metadata, contract_id=contract.id, source=str(path))
+    adaptor = AdaptorGraph(path, model, contract, teachers, calibration)
     wanted_in = {teacher.part: teacher.embedding_dim for teacher in teachers}
     wanted_out = {OUTPUT_NAME: contract.embedding_dim, AGREEMENT_NAME: 1}
     if not (_fits(model.graph.input, wanted_in) and _fits(model.graph.output, wanted_out)):

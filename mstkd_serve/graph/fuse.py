@@ -43,6 +43,8 @@ def fuse(adaptor: AdaptorGraph, teachers: Mapping[Teacher, Path], out: Path) -> 
     record = GoldenRecord.of(_project_golden(adaptor, teachers))
     model = _compose(adaptor, {teacher: load_model(path) for teacher, path in teachers.items()})
     pairs = adaptor.contract.metadata() | record.metadata() | teachers_metadata(adaptor.teachers)
+    if adaptor.calibration is not None:
+        pairs |= adaptor.calibration.metadata()
     helper.set_model_props(model, pairs)
     with atomic_path(out) as temporary:
         onnx.save(model, temporary)

@@ -93,7 +93,8 @@ class ModelWriter:
     def fused(self, name: str, adaptor: AdaptorGraph, teachers: Mapping[Teacher, Path]) -> Embedder:
         """Write the teacher-projection path as one graph."""
         onnx_file = self._version(name) / MODEL_FILE
-        written = Embedder(adaptor.contract, fuse(adaptor, teachers, onnx_file))
+        golden = fuse(adaptor, teachers, onnx_file)
+        written = Embedder(adaptor.contract, golden, adaptor.calibration)
         self._finish(onnx_file)
         self._embedding(name, projection_outputs(adaptor), written)
         return written
@@ -115,8 +116,10 @@ class ModelWriter:
         self, name: str, adaptor: AdaptorGraph, adaptor_model: str, golden: GoldenRecord
     ) -> Embedder:
         """Write the teacher-projection path as a Triton ensemble of models that are there."""
-        written = Embedder(adaptor.contract, golden)
-        parameters = facts(Kind.EMBEDDING, written.contract, self.options, golden)
+        written = Embedder(adaptor.contract, golden, adaptor.calibration)
+        parameters = facts(
+            Kind.EMBEDDING, written.contract, self.options, golden, written.calibration
+        )
         config = ensemble_config(
             name,
             adaptor.teachers,
@@ -201,7 +204,8 @@ class ModelWriter:
         self._config(model_config(name, inputs, outputs, parameters, target, options))
 
     def _scheduled(self, config: triton.ModelConfig) -> None:
-        self._version(config.name)
+        # Triton wants the version's folder and nothing in it; stores of objects drop empty ones.
+        (self._version(config.name) / ".keep").touch()
         self._config(config)
 
     def _config(self, config: triton.ModelConfig) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, shared_memory
 
 from mstkd_client import FaceClient, LocalFaceClient, MstkdClientError, Retry, ServerUnavailable
 from mstkd_serve.contract import Preprocessing
@@ -207,6 +207,25 @@ def test_shared_memory_is_open_where_asked_for(repository, faces):
     with Up(repository) as up, FaceClient(up.url, shared_memory=True) as client:
         np.testing.assert_allclose(client.embed(faces).vectors, expected, atol=1e-6)
         assert client._server.shared is None
+
+
+def test_plain_clients_use_shared_memory_where_it_is_open(repository, faces):
+    with (
+        Up(repository, "--allow-shared-memory") as up,
+        tritonclient.grpc.InferenceServerClient(up.url) as client,
+    ):
+        region = shared_memory.create_shared_memory_region("faces", "/mstkd-test", faces.nbytes)
+        try:
+            shared_memory.set_shared_memory_region(region, [faces])
+            client.register_system_shared_memory("faces", "/mstkd-test", faces.nbytes)
+            tensor = tritonclient.grpc.InferInput("faces", list(faces.shape), "UINT8")
+            tensor.set_shared_memory("faces", faces.nbytes)
+            answer = client.infer("student", [tensor]).as_numpy("embedding")
+            client.unregister_system_shared_memory("faces")
+        finally:
+            shared_memory.destroy_shared_memory_region(region)
+        with FaceClient(up.url) as ours:
+            np.testing.assert_allclose(answer, ours.embed(faces).vectors, atol=1e-6)
 
 
 def test_reloading_under_load_loses_no_request(repository, student, tmp_path, faces):
