@@ -9,6 +9,7 @@ import typer
 from mstkd_serve.cli_console import console
 from mstkd_serve.cli_graph import ContractOption, FlipOption, preprocessing_of
 from mstkd_serve.repository import (
+    CpuPrecision,
     Device,
     GpuPrecision,
     Projection,
@@ -70,6 +71,9 @@ def repo_build(
     tensorrt: Annotated[
         bool, typer.Option("--tensorrt", help="ONNX Runtime hands its graph to TensorRT.")
     ] = False,
+    cpu_precision: Annotated[
+        CpuPrecision, typer.Option(help="Of the python target; auto: bf16 where the CPU has it.")
+    ] = CpuPrecision.FP32,
     gpu_precision: Annotated[
         GpuPrecision, typer.Option(help="Precision of TensorRT.")
     ] = GpuPrecision.FP16,
@@ -98,6 +102,7 @@ def repo_build(
         intra_op_threads=intra_op_threads,
         max_request_bytes=max_request_bytes,
         tensorrt=tensorrt,
+        cpu_precision=cpu_precision,
         gpu_precision=gpu_precision,
         engine_cache=engine_cache,
         response_cache=response_cache,

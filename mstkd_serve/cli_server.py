@@ -35,7 +35,9 @@ triton_app = typer.Typer(no_args_is_help=True, help="Install and find a tritonse
 def triton_install(
     runtime: Annotated[
         list[str] | None,
-        typer.Option("--runtime", help="onnxruntime (default) or openvino; may be repeated."),
+        typer.Option(
+            "--runtime", help="onnxruntime (default), onnxruntime-gpu or openvino; repeat."
+        ),
     ] = None,
 ) -> None:
     """Install a tritonserver with pip, in an environment of its own."""

@@ -1,6 +1,7 @@
 """In-process inference: one Protocol, one file per runtime."""
 
 from mstkd_serve.engine.onnxruntime import OnnxRuntimeEngine
+from mstkd_serve.engine.openvino import OpenVinoEngine
 from mstkd_serve.engine.protocol import Engine
 
-__all__ = ["Engine", "OnnxRuntimeEngine"]
+__all__ = ["Engine", "OnnxRuntimeEngine", "OpenVinoEngine"]

@@ -3,6 +3,7 @@
 from mstkd_serve.repository.build import Projection, build_repository
 from mstkd_serve.repository.check import check_repository
 from mstkd_serve.repository.options import (
+    CpuPrecision,
     Device,
     GpuPrecision,
     ServingOptions,
@@ -18,6 +19,7 @@ from mstkd_serve.repository.versions import (
 )
 
 __all__ = [
+    "CpuPrecision",
     "Device",
     "GpuPrecision",
     "Projection",

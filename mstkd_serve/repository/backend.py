@@ -66,7 +66,7 @@ def precision_of(target: Target, options: ServingOptions) -> str:
         return "backend-default"
     if target is Target.TENSORRT or options.tensorrt:
         return options.gpu_precision.value
-    return "fp32"
+    return options.cpu_precision.value
 
 
 def profile(shapes: Mapping[str, tuple[int, ...]], batch_size: int) -> str:

@@ -38,7 +38,7 @@ from mstkd_serve.repository.config import (
     model_config,
     render_config,
 )
-from mstkd_serve.repository.options import ServingOptions, Target
+from mstkd_serve.repository.options import CpuPrecision, ServingOptions, Target
 from mstkd_serve.repository.plan import build_plan
 from mstkd_serve.repository.scheduling import (
     FIRST_EMBEDDING,
@@ -197,7 +197,8 @@ class ModelWriter:
     ) -> None:
         """Finish a model that is not worth a TensorRT plan or engine."""
         target = Target.ONNXRUNTIME if self.target is Target.TENSORRT else self.target
-        options = self.options.model_copy(update={"tensorrt": False, "preferred_batch_sizes": ()})
+        plain = {"tensorrt": False, "preferred_batch_sizes": (), "cpu_precision": CpuPrecision.FP32}
+        options = self.options.model_copy(update=plain)
         if target is Target.PYTHON:
             self._finish(self.folder / name / FIRST_VERSION / MODEL_FILE)
         parameters = facts(kind, contract, options, calibration=calibration)

@@ -37,6 +37,17 @@ class TimeoutAction(StrEnum):
     """It is run after all that did not wait too long."""
 
 
+class CpuPrecision(StrEnum):
+    """Precision of the python target on a CPU."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    """OpenVINO in bfloat16; a server whose runtime cannot do it refuses the model."""
+    AUTO = "auto"
+    """bf16 where the serving CPU computes in it (AMX, AVX512-BF16) and OpenVINO is there, and the
+    golden face keeps its embedding; fp32 otherwise. Chosen when the model is loaded, and logged."""
+
+
 class GpuPrecision(StrEnum):
     """Precision of TensorRT, alone or inside ONNX Runtime."""
 
@@ -66,6 +77,7 @@ class ServingOptions(BaseModel):
         tensorrt: Whether ONNX Runtime shall hand the graph to TensorRT (target onnxruntime on a
             GPU). The first start builds an engine for batches of 1 to `max_batch_size`, and
             keeps it in `engine_cache`.
+        cpu_precision: Precision of the python target on a CPU.
         gpu_precision: Precision of TensorRT.
         engine_cache: Folder on the server for TensorRT's engines.
         response_cache: Whether Triton remembers answers. Faces and embeddings are biometric
@@ -87,6 +99,7 @@ class ServingOptions(BaseModel):
     intra_op_threads: int = Field(default=0, ge=0, le=1024)
     max_request_bytes: int = Field(default=0, ge=0, le=2**31 - 1)
     tensorrt: bool = False
+    cpu_precision: CpuPrecision = CpuPrecision.FP32
     gpu_precision: GpuPrecision = GpuPrecision.FP16
     engine_cache: str = Field(default="/var/cache/mstkd/tensorrt", min_length=1, max_length=500)
     response_cache: bool = False
@@ -118,5 +131,9 @@ class ServingOptions(BaseModel):
             raise ValueError("--device gpu: the openvino target runs on CPUs; use onnxruntime")
         if target is Target.TENSORRT and not on_gpu:
             raise ValueError("--target tensorrt runs on GPUs: give --device gpu")
+        if self.cpu_precision is not CpuPrecision.FP32 and (target is not Target.PYTHON or on_gpu):
+            raise ValueError(
+                f"--cpu-precision {self.cpu_precision.value} goes with --target python on a CPU"
+            )
         if self.tensorrt and (target is not Target.ONNXRUNTIME or not on_gpu):
             raise ValueError("--tensorrt goes with --target onnxruntime --device gpu")

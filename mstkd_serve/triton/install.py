@@ -22,7 +22,7 @@ MARKER: Final = "mstkd-triton.json"
 """Written last: an environment without it was interrupted and is made anew."""
 
 _SERVER = "nvidia-pytriton==0.7.0"
-_RUNTIMES = ("onnxruntime", "openvino")
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu", "openvino")
 
 
 def installed_home() -> Path:
@@ -55,7 +55,8 @@ def install(
 
     Args:
         home: Folder of the environment.
-        runtimes: What runs the models inside the server: `onnxruntime`, `openvino`. A runtime
+        runtimes: What runs the models inside the server: `onnxruntime` or `onnxruntime-gpu`,
+            `openvino`. A runtime
             that is also installed beside mstkd-serve is taken in the same version, so that the
             server runs a model as its export gate did.
         progress: Called with a line at each step.
@@ -70,6 +71,10 @@ def install(
     if unknown or not runtimes:
         raise ServerError(
             f"runtime {', '.join(unknown) or '(none)'}: choose among {', '.join(_RUNTIMES)}."
+        )
+    if {"onnxruntime", "onnxruntime-gpu"} <= set(runtimes):
+        raise ServerError(
+            "runtimes onnxruntime and onnxruntime-gpu overwrite each other's files: choose one."
         )
     requirements = [_SERVER, *(_same_version(name) for name in runtimes)]
     wanted = {"requirements": requirements, "python": sys.version.split()[0]}

@@ -1,5 +1,7 @@
 """A calibration written into a model answers through a real server; a second runtime serves."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from mstkd_serve.contract import Preprocessing
 from mstkd_serve.fairness import calibrate, evaluate, fit_probability, make_scores
 from mstkd_serve.fairness.calibrate import write_calibration
 from mstkd_serve.graph import build_served_graph
-from mstkd_serve.repository import Target, build_repository
+from mstkd_serve.repository import ServingOptions, Target, build_repository
 from mstkd_serve.triton import Endpoint, Ports, TritonServer, examine, install, locate
 
 pytestmark = pytest.mark.triton
@@ -58,5 +60,20 @@ def test_a_server_installed_with_openvino_serves_the_same(tmp_path, recogniser, 
     with TritonServer(locate(), tmp_path / "repository", Ports(0, 0, 0)) as server:
         server.wait_ready(120)
         (finding,) = examine(Endpoint(server.url), ["student"])
-        assert "openvino" in server.log_text()
+        assert "openvino in fp32" in server.log_text()
     assert finding.problem == ""
+    build_repository(
+        {"student": recogniser(tmp_path / "source.onnx")},
+        tmp_path / "quick",
+        target=Target.PYTHON,
+        preprocessing=Preprocessing(),
+        options=ServingOptions(cpu_precision="auto"),
+    )
+    with TritonServer(locate(), tmp_path / "quick", Ports(0, 0, 0)) as server:
+        server.wait_ready(120)
+        (finding,) = examine(Endpoint(server.url), ["student"])
+        log = server.log_text()
+    assert finding.problem == ""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    able = "amx_bf16" in flags or "avx512_bf16" in flags
+    assert ("openvino in bf16" if able else "openvino in fp32 (bf16: this CPU") in log

@@ -58,7 +58,11 @@ def test_graph_build_check_one_after_the_other(tmp_path, source):
             "openvino",
         ),
         (["up", "--model-repo", "{tmp}/none"], "no such folder"),
-        (["triton", "install", "--runtime", "tensorflow"], "onnxruntime, openvino"),
+        (["triton", "install", "--runtime", "tensorflow"], "onnxruntime-gpu, openvino"),
+        (
+            ["triton", "install", "--runtime", "onnxruntime", "--runtime", "onnxruntime-gpu"],
+            "choose one",
+        ),
         (["doctor", "--url", "127.0.0.1:9"], "no Triton server answers"),
     ],
 )

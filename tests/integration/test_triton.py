@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -18,7 +19,15 @@ import tritonclient.grpc
 from mstkd_serve.contract import Preprocessing
 from mstkd_serve.errors import ServerError
 from mstkd_serve.repository import ServingOptions, Target, build_repository
-from mstkd_serve.triton import Endpoint, Installation, Ports, TritonServer, examine, locate
+from mstkd_serve.triton import (
+    Endpoint,
+    Installation,
+    Ports,
+    TritonServer,
+    examine,
+    installed_home,
+    locate,
+)
 
 pytestmark = pytest.mark.triton
 
@@ -227,3 +236,33 @@ def test_up_reports_a_server_that_dies(repository):
     assert "tritonserver stopped with status -9" in output
     assert "Traceback" not in output
     assert wait_until(lambda: not processes_about(str(repository)))
+
+
+def with_precision(tmp_path, recogniser, precision):
+    out = tmp_path / precision
+    build_repository(
+        {"student": recogniser(tmp_path / "source.onnx")},
+        out,
+        target=Target.PYTHON,
+        preprocessing=Preprocessing(),
+        options=ServingOptions(cpu_precision=precision),
+    )
+    return TritonServer(locate(), out, Ports(0, 0, 0))
+
+
+def test_auto_says_what_it_chose_and_why(tmp_path, recogniser):
+    with with_precision(tmp_path, recogniser, "auto") as server:
+        server.wait_ready(60)
+        (line,) = [line for line in server.log_text().splitlines() if "intra-op threads" in line]
+    assert re.search(r"openvino in bf16,|in fp32 \(bf16: ", line)
+
+
+def test_bf16_on_a_server_that_cannot_do_it_is_refused_with_the_reason(tmp_path, recogniser):
+    installed = json.loads((installed_home() / "mstkd-triton.json").read_text())
+    if any(name.startswith("openvino") for name in installed["requirements"]):
+        pytest.skip("this server has OpenVINO: it can")
+    with (
+        with_precision(tmp_path, recogniser, "bf16") as server,
+        pytest.raises(ServerError, match="bf16: "),
+    ):
+        server.wait_ready(60)

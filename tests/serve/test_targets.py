@@ -197,6 +197,7 @@ def test_a_failing_trtexec_leaves_nothing_and_gives_its_reason(built, trtexec, t
         (Target.TENSORRT, {}, "--device gpu"),
         (Target.ONNXRUNTIME, {"tensorrt": True}, "--tensorrt goes with"),
         (Target.PYTHON, {"tensorrt": True, "device": Device.GPU}, "--tensorrt goes with"),
+        (Target.ONNXRUNTIME, {"cpu_precision": "auto"}, "--cpu-precision auto goes with"),
     ],
 )
 def test_targets_that_cannot_do_it_are_refused(built, target, options, reason):
