@@ -162,6 +162,8 @@ def _show_server(server: TritonServer) -> None:
     for row in server.models():
         table.add_row(*row)
     console.print(table)
+    for line in server.runtimes():
+        console.print(line)
     console.print(
         f"gRPC {server.url}{' (TLS)' if server.access.tls_cert else ''}, "
         f"HTTP 127.0.0.1:{server.ports.http}, metrics 127.0.0.1:{server.ports.metrics}. "

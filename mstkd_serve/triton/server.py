@@ -178,6 +178,11 @@ class TritonServer:
             for model in index
         ]
 
+    def runtimes(self) -> list[str]:
+        """Return what the python target's models say of their runtime, precision and threads."""
+        lines = (line for line in self.log_text().splitlines() if "intra-op threads" in line)
+        return sorted({line.partition("] ")[2].strip('"') for line in lines})
+
     def version(self) -> str:
         """Return Triton's version, such as `2.59.0`."""
         return server_version(self.ports.http)
