@@ -49,7 +49,8 @@ format: $(INSTALLED) ## Put the sources into the project's format
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-bench: setup ## Measure the served path against the same model in process
+bench: setup ## Measure the engines, and the served path against the same model in process
+	@$(BIN)/python examples/bench_engines.py
 	@$(BIN)/python examples/bench.py
 
 bench-ensemble: setup ## Compare the ensemble mode as one graph and as steps (after make demo)
