@@ -107,7 +107,7 @@ def testset_command(
     with atomic_path(out) as temporary, temporary.open("wb") as stream:
         np.savez(
             stream,
-            images=faces.images,
+            images=faces.images[:],
             identities=faces.identities,
             groups=faces.groups,
             group_names=np.array(faces.group_names),

@@ -2,11 +2,11 @@
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from mstkd_serve.contract import Preprocessing
+from mstkd_training.data.images import Images
 
 VIEWS = 2
 """Views of a face: 0 as it is, 1 flipped left to right."""
@@ -27,11 +27,11 @@ def network_input(pixels_nhwc: Tensor, preprocessing: Preprocessing) -> Tensor:
     return ((pixels_nhwc.float() - mean) / std).permute(0, 3, 1, 2)
 
 
-def face_batch(images: NDArray[np.uint8], indices: Tensor, flipped: Tensor) -> Tensor:
+def face_batch(images: Images, indices: Tensor, flipped: Tensor) -> Tensor:
     """Read faces and mirror some of them.
 
     Args:
-        images: uint8 `(N, 112, 112, 3)`, usually memory-mapped.
+        images: uint8 `(N, 112, 112, 3)`, usually memory-mapped or encoded.
         indices: int64 `(B,)`.
         flipped: bool `(B,)`, which faces to mirror left to right.
 

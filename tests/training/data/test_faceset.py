@@ -22,12 +22,11 @@ def test_labels_are_contiguous_and_groups_can_be_selected():
     faces = make()
     np.testing.assert_array_equal(faces.class_labels(), [0, 0, 1, 3, 3, 2])
     assert faces.identity_count == 4
-    chosen = faces.select_group("b")
-    np.testing.assert_array_equal(chosen.identities, [9, 9, 8])
-    np.testing.assert_array_equal(chosen.class_labels(), [1, 1, 0])
-    assert chosen.group_names == ("b",)
+    rows = faces.group_rows("b")
+    np.testing.assert_array_equal(rows, [3, 4, 5])
+    np.testing.assert_array_equal(faces.class_labels(rows), [1, 1, 0])
     with pytest.raises(DataError, match="'c' is not among a, b"):
-        faces.select_group("c")
+        faces.group_rows("c")
 
 
 @pytest.mark.parametrize(

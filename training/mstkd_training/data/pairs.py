@@ -26,7 +26,15 @@ class Pairs:
     groups: NDArray[np.int64]
 
 
-def make_pairs(faces: FaceSet, genuine_per_group: int, impostor_per_group: int, seed: int) -> Pairs:
+def make_pairs(
+    faces: FaceSet,
+    genuine_per_group: int,
+    impostor_per_group: int,
+    seed: int,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    at_most: bool = False,
+) -> Pairs:
     """Draw different pairs within every group, without replacement.
 
     Args:
@@ -34,18 +42,22 @@ def make_pairs(faces: FaceSet, genuine_per_group: int, impostor_per_group: int, 
         genuine_per_group: Pairs of one identity in each group.
         impostor_per_group: Pairs of two identities in each group.
         seed: Non-negative; equal seeds draw equal pairs.
+        rows: Draw among these faces only, a few thousand of a group: all their couples are listed.
+        at_most: A group with fewer pairs gives all that it has.
 
     Raises:
-        DataError: A group has too few different pairs.
+        DataError: A group has too few different pairs, with `at_most` none of one kind.
     """
     rng = np.random.default_rng([seed, 4])
+    pool = faces.group_rows(None) if rows is None else rows
     parts: list[tuple[NDArray[np.int64], NDArray[np.int64], bool, int]] = []
     for group, name in enumerate(faces.group_names):
-        members = np.flatnonzero(faces.groups == group)
+        members = pool[faces.groups[pool] == group]
         upper, lower = np.triu_indices(len(members), 1)
         same = faces.identities[members[upper]] == faces.identities[members[lower]]
-        for genuine, wanted in ((True, genuine_per_group), (False, impostor_per_group)):
+        for genuine, asked in ((True, genuine_per_group), (False, impostor_per_group)):
             available = np.flatnonzero(same == genuine)
+            wanted = min(asked, len(available)) if at_most and len(available) else asked
             if len(available) < wanted:
                 raise DataError(
                     f"group {name!r} has {len(available)} "

@@ -5,6 +5,7 @@ from mstkd_training.recipe.data import (
     EmbeddingsSection,
     TargetsSection,
     TestSection,
+    ValidationSection,
 )
 from mstkd_training.recipe.networks import BackboneSection, HeadSection
 from mstkd_training.recipe.optimiser import OptimiserSection
@@ -24,4 +25,5 @@ __all__ = [
     "TargetsSection",
     "TeacherSection",
     "TestSection",
+    "ValidationSection",
 ]

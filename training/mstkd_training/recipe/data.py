@@ -7,6 +7,20 @@ from pydantic import Field, field_validator
 from mstkd_training.recipe.section import Section
 
 
+class ValidationSection(Section):
+    """Identities of the training data that no network is trained on, to choose a checkpoint by.
+
+    Attributes:
+        share: Share of each group's identities, at least two of them; 0 holds out none.
+        genuine_per_group: Most genuine pairs of a group.
+        impostor_per_group: Most impostor pairs of a group.
+    """
+
+    share: float = Field(default=0.05, ge=0, lt=1)
+    genuine_per_group: int = Field(default=500, ge=1)
+    impostor_per_group: int = Field(default=500, ge=1)
+
+
 class DataSection(Section):
     """Rendered training faces.
 
@@ -16,6 +30,7 @@ class DataSection(Section):
         identities_per_group: Identities of each group.
         images_per_identity: Images of each identity.
         nuisance_strength: How much pose, light and the like vary, 1 being the usual.
+        validation: The identities that are held out of training.
     """
 
     source: Literal["rendered"] = "rendered"
@@ -23,6 +38,7 @@ class DataSection(Section):
     identities_per_group: int = Field(ge=2)
     images_per_identity: int = Field(ge=2)
     nuisance_strength: float = Field(default=1.0, ge=0)
+    validation: ValidationSection = ValidationSection()
 
     @field_validator("groups")
     @classmethod

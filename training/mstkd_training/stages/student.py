@@ -12,8 +12,9 @@ from mstkd_serve.contract import Preprocessing
 from mstkd_serve.errors import DataError
 from mstkd_training.artifact import Artifact, writing_artifact
 from mstkd_training.backbones import build_backbone
+from mstkd_training.data.images import Images
 from mstkd_training.embedding import face_batch, network_input, unit
-from mstkd_training.heads import ElasticArcFace
+from mstkd_training.heads import build_head
 from mstkd_training.recipe import StudentSection
 from mstkd_training.stages.data import read_faces
 from mstkd_training.stages.run import StageRun
@@ -38,7 +39,7 @@ def distillation_loss(outputs: Tensor, targets: Tensor, weight: float = 10_000.0
 
 
 def matching_batch(
-    images: NDArray[np.uint8], targets: NDArray[np.float32], indices: Tensor, flipped: Tensor
+    images: Images, targets: NDArray[np.float32], indices: Tensor, flipped: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Read faces together with the targets of the same view.
 
@@ -88,8 +89,7 @@ def train_student(
         backbone = build_backbone(section.backbone, dim)
         parts = {"backbone": backbone}
         if section.head is not None:
-            classes = int(labels.max()) + 1
-            parts["head"] = ElasticArcFace(dim, classes, **section.head.model_dump())
+            parts["head"] = build_head(section.head, dim, int(labels.max()) + 1)
     backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     metrics = run.fit(
@@ -116,7 +116,7 @@ def train_student(
 
 def _step(
     parts: dict[str, nn.Module],
-    images: NDArray[np.uint8],
+    images: Images,
     vectors: NDArray[np.float32],
     labels: Tensor,
     preprocessing: Preprocessing,
