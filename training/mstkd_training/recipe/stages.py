@@ -46,7 +46,7 @@ class StudentSection(Section):
 
     Attributes:
         backbone: Name of the backbone.
-        loss: `a-kd` regresses the targets; `eaf-kd` adds ElasticArcFace over all identities.
+        loss: `a-kd` regresses the targets; `eaf-kd` adds a margin head over all identities.
         distillation_weight: Factor on the mean squared error of unit vectors.
         head: Needed by `eaf-kd`, refused with `a-kd`.
         optimiser: How it is trained.

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from mstkd_serve.errors import DataError
 from mstkd_training.adaptors import build_adaptor
 from mstkd_training.artifact import Artifact, weights_digest, writing_artifact
-from mstkd_training.heads import ElasticArcFace
+from mstkd_training.heads import build_head
 from mstkd_training.recipe import AdaptorSection
 from mstkd_training.stages.data import read_faces
 from mstkd_training.stages.run import StageRun
@@ -17,7 +17,7 @@ from mstkd_training.trainer import StepResult, classified
 def train_adaptor(
     run: StageRun, data: Artifact, embeddings: Artifact, section: AdaptorSection
 ) -> Artifact:
-    """Train the adaptor with ElasticArcFace over all identities of all groups.
+    """Train the adaptor with a margin head over all identities of all groups.
 
     Both views of a face are training samples; which one is used is drawn anew in every epoch.
 
@@ -42,9 +42,7 @@ def train_adaptor(
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
         adaptor = build_adaptor(section.name, in_dim, section.embedding_dim)
-        head = ElasticArcFace(
-            section.embedding_dim, int(labels.max()) + 1, **section.head.model_dump()
-        )
+        head = build_head(section.head, section.embedding_dim, int(labels.max()) + 1)
 
     def step(indices: Tensor, flipped: Tensor) -> StepResult:
         chosen = vectors[indices.numpy(), flipped.numpy().astype(np.int64)]

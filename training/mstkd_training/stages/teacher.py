@@ -1,4 +1,4 @@
-"""Teacher stage: a specialist for one group, trained with ElasticArcFace on its identities."""
+"""Teacher stage: a specialist for one group, trained with a margin head on its identities."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from mstkd_serve.errors import DataError
 from mstkd_training.artifact import Artifact, weights_digest, writing_artifact
 from mstkd_training.backbones import build_backbone
 from mstkd_training.embedding import face_batch, network_input
-from mstkd_training.heads import ElasticArcFace
+from mstkd_training.heads import build_head
 from mstkd_training.recipe import TeacherSection
 from mstkd_training.stages.data import read_faces
 from mstkd_training.stages.run import StageRun
@@ -47,9 +47,7 @@ def train_teacher(run: StageRun, data: Artifact, section: TeacherSection, group:
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
         backbone = build_backbone(section.backbone.name, section.backbone.embedding_dim)
-        head = ElasticArcFace(
-            section.backbone.embedding_dim, int(labels.max()) + 1, **section.head.model_dump()
-        )
+        head = build_head(section.head, section.backbone.embedding_dim, int(labels.max()) + 1)
     backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def step(indices: Tensor, flipped: Tensor) -> StepResult:
