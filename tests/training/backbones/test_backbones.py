@@ -5,6 +5,7 @@ import torch
 
 from mstkd_serve.errors import RecipeError
 from mstkd_training.backbones import BACKBONES, build_backbone
+from mstkd_training.backbones.iresnet import SqueezeExcitation
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,37 @@ def test_state_dict_has_the_published_names() -> None:
     assert keys == expected
 
 
+@pytest.mark.parametrize(("embedding_dim", "millions"), [(128, 1.00), (512, 1.20)])
+def test_mobilefacenet_has_about_a_million_parameters(embedding_dim: int, millions: float) -> None:
+    with torch.device("meta"):
+        backbone = build_backbone("mobilefacenet", embedding_dim)
+    count = sum(parameter.numel() for parameter in backbone.parameters())
+    assert round(count / 1e6, 2) == millions
+
+
+def test_se_adds_the_published_names_to_every_block_and_nothing_else() -> None:
+    with torch.device("meta"):
+        plain = build_backbone("iresnet34", 512).state_dict()
+        state = build_backbone("iresnet34-se", 512).state_dict()
+    blocks = {key.rsplit(".", 2)[0] for key in plain if key.endswith(".conv1.weight")}
+    assert len(blocks) == 3 + 4 + 6 + 3
+    added = {f"{block}.se_block.{name}.weight" for block in blocks for name in ("fc1", "fc2")}
+    assert state.keys() - plain.keys() == added
+    assert state["layer4.2.se_block.fc1.weight"].shape == (32, 512, 1, 1)
+    assert state["layer1.0.se_block.fc2.weight"].shape == (64, 4, 1, 1)
+
+
+def test_se_weighs_channels_by_the_published_formula() -> None:
+    torch.manual_seed(0)
+    block = SqueezeExcitation(32)
+    features = torch.randn(2, 32, 5, 7)
+    squeezed = features.double().mean((2, 3))
+    hidden = (squeezed @ block.fc1.weight[:, :, 0, 0].double().T).clamp(min=0)
+    weights = (hidden @ block.fc2.weight[:, :, 0, 0].double().T).sigmoid()
+    wanted = features.double() * weights[:, :, None, None]
+    torch.testing.assert_close(block(features).double(), wanted, atol=1e-6, rtol=0)
+
+
 def test_initial_weights_and_the_fixed_scale() -> None:
     torch.manual_seed(0)
     backbone = build_backbone("iresnet18", 64)
@@ -63,7 +95,7 @@ def test_dropout_belongs_to_iresnet50_only() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["compact", "iresnet18"])
+@pytest.mark.parametrize("name", ["compact", "mobilefacenet", "iresnet18", "iresnet18-se"])
 def test_shape_of_embeddings(name: str) -> None:
     backbone = build_backbone(name, 48).eval()
     with torch.inference_mode():

@@ -5,9 +5,10 @@ from typing import Final
 from torch import nn
 
 from mstkd_serve.errors import RecipeError
+from mstkd_training.adaptors.dual import DROPOUT, DualLayer
 from mstkd_training.adaptors.sl import SingleLayer
 
-ADAPTORS: Final = ("sl",)
+ADAPTORS: Final = ("sl", "dul", "dldpo")
 """Names that `build_adaptor` knows."""
 
 __all__ = ["ADAPTORS", "build_adaptor"]
@@ -29,4 +30,8 @@ def build_adaptor(name: str, in_dim: int, embedding_dim: int) -> nn.Module:
     """
     if name == "sl":
         return SingleLayer(in_dim, embedding_dim)
+    if name == "dul":
+        return DualLayer(in_dim, embedding_dim)
+    if name == "dldpo":
+        return DualLayer(in_dim, embedding_dim, DROPOUT)
     raise RecipeError(f"adaptor {name!r} is unknown. Use one of {', '.join(ADAPTORS)}.")

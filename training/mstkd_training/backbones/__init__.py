@@ -6,9 +6,10 @@ from torch import nn
 
 from mstkd_serve.errors import RecipeError
 from mstkd_training.backbones.compact import Compact
-from mstkd_training.backbones.iresnet import BLOCKS, build_iresnet
+from mstkd_training.backbones.iresnet import IRESNETS, build_iresnet
+from mstkd_training.backbones.mobilefacenet import MobileFaceNet
 
-BACKBONES: Final = ("compact", *BLOCKS)
+BACKBONES: Final = ("compact", "mobilefacenet", *IRESNETS)
 """Names that `build_backbone` knows."""
 
 __all__ = ["BACKBONES", "build_backbone"]
@@ -29,6 +30,8 @@ def build_backbone(name: str, embedding_dim: int) -> nn.Module:
     """
     if name == "compact":
         return Compact(embedding_dim)
-    if name in BLOCKS:
+    if name == "mobilefacenet":
+        return MobileFaceNet(embedding_dim)
+    if name in IRESNETS:
         return build_iresnet(name, embedding_dim)
     raise RecipeError(f"backbone {name!r} is unknown. Use one of {', '.join(BACKBONES)}.")

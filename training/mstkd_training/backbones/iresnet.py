@@ -21,6 +21,8 @@ BLOCKS: Final[Mapping[str, tuple[int, int, int, int]]] = MappingProxyType(
 )
 """Residual blocks in each of the four stages."""
 
+_SE_SUFFIX = "-se"
+_SE_REDUCTION = 16
 _DROPOUT: Final[Mapping[str, float]] = MappingProxyType({"iresnet50": 0.4})
 _CHANNELS = (64, 128, 256, 512)
 _FINAL_SIDE = 7
@@ -28,13 +30,27 @@ _EPSILON = 1e-5
 _CONV_STD = 0.1
 
 
+class SqueezeExcitation(nn.Module):
+    """Channels weighted by what the whole map holds (Hu et al., CVPR 2018)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, channels // _SE_REDUCTION, 1, bias=False)
+        self.fc2 = nn.Conv2d(channels // _SE_REDUCTION, channels, 1, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map `(N, channels, H, W)` to the same shape."""
+        squeezed = features.mean(dim=(2, 3), keepdim=True)
+        return features * self.fc2(self.fc1(squeezed).relu()).sigmoid()  # type: ignore[no-any-return]
+
+
 class BasicBlock(nn.Module):
-    """BN, conv3x3, BN, PReLU, conv3x3 (strided), BN, plus a shortcut.
+    """BN, conv3x3, BN, PReLU, conv3x3 (strided), BN, optionally SE, plus a shortcut.
 
     The shortcut is the identity, or a strided conv1x1 and BN where the shape changes.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int, use_se: bool) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels, eps=_EPSILON)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
@@ -42,6 +58,9 @@ class BasicBlock(nn.Module):
         self.prelu = nn.PReLU(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, stride=stride, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels, eps=_EPSILON)
+        self.se_block: SqueezeExcitation | None = (
+            SqueezeExcitation(out_channels) if use_se else None
+        )
         self.downsample: nn.Sequential | None = None
         if stride != 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(
@@ -54,6 +73,8 @@ class BasicBlock(nn.Module):
         shortcut = features if self.downsample is None else self.downsample(features)
         residual = self.prelu(self.bn2(self.conv1(self.bn1(features))))
         residual = self.bn3(self.conv2(residual))
+        if self.se_block is not None:
+            residual = self.se_block(residual)
         return residual + shortcut  # type: ignore[no-any-return]
 
 
@@ -64,19 +85,25 @@ class IResNet(nn.Module):
         blocks: Residual blocks in each of the four stages.
         embedding_dim: Length of an embedding.
         dropout: Share of the final feature map that is dropped in training, 0 to 1.
+        use_se: Whether every block ends with a squeeze-and-excitation block.
     """
 
     def __init__(
-        self, blocks: tuple[int, int, int, int], embedding_dim: int, dropout: float = 0.0
+        self,
+        blocks: tuple[int, int, int, int],
+        embedding_dim: int,
+        dropout: float = 0.0,
+        *,
+        use_se: bool = False,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, _CHANNELS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(_CHANNELS[0], eps=_EPSILON)
         self.prelu = nn.PReLU(_CHANNELS[0])
-        self.layer1 = _stage(_CHANNELS[0], _CHANNELS[0], blocks[0])
-        self.layer2 = _stage(_CHANNELS[0], _CHANNELS[1], blocks[1])
-        self.layer3 = _stage(_CHANNELS[1], _CHANNELS[2], blocks[2])
-        self.layer4 = _stage(_CHANNELS[2], _CHANNELS[3], blocks[3])
+        self.layer1 = _stage(_CHANNELS[0], _CHANNELS[0], blocks[0], use_se)
+        self.layer2 = _stage(_CHANNELS[0], _CHANNELS[1], blocks[1], use_se)
+        self.layer3 = _stage(_CHANNELS[1], _CHANNELS[2], blocks[2], use_se)
+        self.layer4 = _stage(_CHANNELS[2], _CHANNELS[3], blocks[3], use_se)
         self.bn2 = nn.BatchNorm2d(_CHANNELS[3], eps=_EPSILON)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(_CHANNELS[3] * _FINAL_SIDE**2, embedding_dim)
@@ -101,13 +128,20 @@ class IResNet(nn.Module):
         return self.features(self.fc(flat))  # type: ignore[no-any-return]
 
 
+IRESNETS: Final = (*BLOCKS, *(f"{name}{_SE_SUFFIX}" for name in BLOCKS))
+"""Names that `build_iresnet` knows."""
+
+
 def build_iresnet(name: str, embedding_dim: int) -> IResNet:
-    """Build one of `BLOCKS`; IResNet-50 has dropout 0.4, the others have none."""
-    return IResNet(BLOCKS[name], embedding_dim, _DROPOUT.get(name, 0.0))
+    """Build one of `IRESNETS`; IResNet-50 has dropout 0.4, the others have none."""
+    plain = name.removesuffix(_SE_SUFFIX)
+    return IResNet(
+        BLOCKS[plain], embedding_dim, _DROPOUT.get(plain, 0.0), use_se=name.endswith(_SE_SUFFIX)
+    )
 
 
-def _stage(in_channels: int, out_channels: int, blocks: int) -> nn.Sequential:
+def _stage(in_channels: int, out_channels: int, blocks: int, use_se: bool) -> nn.Sequential:
     """Return `blocks` residual blocks, the first of which halves height and width."""
-    first = BasicBlock(in_channels, out_channels, stride=2)
-    rest = (BasicBlock(out_channels, out_channels, stride=1) for _ in range(blocks - 1))
+    first = BasicBlock(in_channels, out_channels, 2, use_se)
+    rest = (BasicBlock(out_channels, out_channels, 1, use_se) for _ in range(blocks - 1))
     return nn.Sequential(first, *rest)
