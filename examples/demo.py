@@ -19,7 +19,7 @@ from mstkd_serve.errors import MstkdError
 from mstkd_serve.fairness import Metrics, write_report
 from mstkd_serve.triton import Ports, TritonServer, locate
 from mstkd_training.artifact import Artifact
-from mstkd_training.pipeline import load_test_pairs
+from mstkd_training.test_pairs import load_test_set
 from verification import draw_scores, verify_model
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -49,7 +49,8 @@ def export_all(training: Path, models: Path) -> dict[str, Path]:
 
 def verify_all(repository: Path, training: Path, out: Path) -> None:
     """Serve the repository, verify held-out identities with each model, and report."""
-    faces, pairs = load_test_pairs(training)
+    tests = load_test_set(training)
+    faces, pairs = tests.faces, tests.pairs
     teachers = sorted(path.name for path in repository.glob("teacher_*"))
     names = [*teachers, "ensemble", "student"]
     console.print(f"\n$ mstkd-serve up --model-repo {repository}", style="bold")

@@ -18,9 +18,10 @@ from mstkd_training.artifact import Artifact
 from mstkd_training.export import export, reference_embeddings
 from mstkd_training.export_adaptor import export_adaptor
 from mstkd_training.export_network import load_network
-from mstkd_training.pipeline import load_test_pairs, run_pipeline
+from mstkd_training.pipeline import run_pipeline
 from mstkd_training.progress import SilentReporter
 from mstkd_training.recipe_file import load_recipe
+from mstkd_training.test_pairs import load_test_set
 
 pytestmark = pytest.mark.triton
 
@@ -73,7 +74,7 @@ def exported(trained):
 
 @pytest.fixture(scope="module")
 def faces(trained):
-    return load_test_pairs(trained)[0].images[:12]
+    return load_test_set(trained).faces.images[:12]
 
 
 def build(exported, out, *, as_steps, order=TEACHERS, **options):

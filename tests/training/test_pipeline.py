@@ -14,11 +14,12 @@ import torch
 
 from mstkd_serve.errors import DataError
 from mstkd_training.artifact import Artifact
-from mstkd_training.pipeline import load_test_pairs, run_pipeline
+from mstkd_training.pipeline import run_pipeline
 from mstkd_training.progress import Bar, SilentReporter
 from mstkd_training.recipe import Recipe
 from mstkd_training.recipe_file import load_recipe
 from mstkd_training.stages.data import read_faces
+from mstkd_training.test_pairs import load_test_set
 
 Weights = Callable[[Path], dict[str, torch.Tensor]]
 
@@ -162,10 +163,10 @@ def test_two_pipelines_do_not_share_a_folder(finished_run: Path, smoke: Recipe) 
 
 
 def test_test_pairs_are_deterministic_and_of_unseen_faces(finished_run: Path) -> None:
-    faces, pairs = load_test_pairs(finished_run)
-    again, pairs_again = load_test_pairs(finished_run)
-    np.testing.assert_array_equal(faces.images, again.images)
-    np.testing.assert_array_equal(pairs.first, pairs_again.first)
+    tests, again = load_test_set(finished_run), load_test_set(finished_run)
+    faces, pairs = tests.faces, tests.pairs
+    np.testing.assert_array_equal(faces.images, again.faces.images)
+    np.testing.assert_array_equal(pairs.first, again.pairs.first)
     assert faces.group_names == ("Asian", "African")
     same = faces.identities[pairs.first] == faces.identities[pairs.second]
     np.testing.assert_array_equal(same, pairs.genuine)

@@ -70,7 +70,7 @@ class Artifact:
         Raises:
             DataError: There are no weights here, or they cannot be read.
         """
-        path = self._file(WEIGHTS_FILE)
+        path = self.file(WEIGHTS_FILE)
         try:
             state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -86,7 +86,7 @@ class Artifact:
         Raises:
             DataError: There is no such array here, or it cannot be read.
         """
-        path = self._file(f"{name}.npy")
+        path = self.file(f"{name}.npy")
         try:
             array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -96,7 +96,12 @@ class Artifact:
             ) from error
         return array
 
-    def _file(self, name: str) -> Path:
+    def file(self, name: str) -> Path:
+        """Return the path of one of its files.
+
+        Raises:
+            DataError: There is no such file here.
+        """
         if name not in self.manifest.files:
             raise DataError(f"{self.path}: a {self.manifest.kind} artifact holds no {name}.")
         return self.path / name

@@ -14,17 +14,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 
 from mstkd_serve.errors import MstkdError, ParityError
-from mstkd_serve.files import atomic_path
+from mstkd_training.data.testset import write_test_set
+from mstkd_training.cli_import import import_command
 from mstkd_training.export import export
 from mstkd_training.export_adaptor import export_adaptor
-from mstkd_training.pipeline import load_test_pairs, run_pipeline
+from mstkd_training.pipeline import run_pipeline
 from mstkd_training.progress import ConsoleReporter
 from mstkd_training.recipe_file import load_recipe
+from mstkd_training.test_pairs import load_test_set
 
 app = typer.Typer(
     help="Train, distil and export fair face-recognition students (MST-KD).",
@@ -98,27 +99,25 @@ def testset_command(
     folder: Annotated[Path, typer.Argument(help="The pipeline's --out folder.")],
     out: Annotated[Path, typer.Option(help="The .npz file to write.")],
 ) -> None:
-    """Write held-out faces and pairs of all groups.
+    """Write the faces and pairs that the recipe tests on.
 
     Arrays: images uint8 (N, 112, 112, 3), identities, groups (N,), group_names (G,); first,
-    second, genuine, pair_groups (P,), where first and second index images.
+    second, genuine, pair_groups (P,), where first and second index images; fold (P,) where the
+    pairs come from a protocol.
     """
-    faces, pairs = load_test_pairs(folder)
-    with atomic_path(out) as temporary, temporary.open("wb") as stream:
-        np.savez(
-            stream,
-            images=faces.images[:],
-            identities=faces.identities,
-            groups=faces.groups,
-            group_names=np.array(faces.group_names),
-            first=pairs.first,
-            second=pairs.second,
-            genuine=pairs.genuine,
-            pair_groups=pairs.groups,
+    tests = load_test_set(folder)
+    write_test_set(out, tests)
+    message = f"{out}: {len(tests.faces)} faces, {len(tests.pairs.genuine)} pairs"
+    if tests.unreadable:
+        name, reason = tests.unreadable[0]
+        message += (
+            f"; {len(tests.unreadable)} images could not be read and their pairs were left out, "
+            f"the first is {name} ({reason})"
         )
-    ConsoleReporter(Console()).message(
-        f"{out}: {len(faces.images)} faces, {len(pairs.genuine)} pairs"
-    )
+    ConsoleReporter(Console()).message(message)
+
+
+app.command("import")(import_command)
 
 
 def main() -> int:

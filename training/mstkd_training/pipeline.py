@@ -12,17 +12,13 @@ import yaml
 from mstkd_serve.errors import DataError
 from mstkd_serve.files import atomic_path
 from mstkd_training.artifact import Artifact
-from mstkd_training.data.faceset import FaceSet
-from mstkd_training.data.pairs import Pairs, make_pairs
-from mstkd_training.data.rendered import render_faceset
 from mstkd_training.manifest import Kind
 from mstkd_training.progress import Reporter
 from mstkd_training.recipe import Recipe, Section
-from mstkd_training.recipe_file import load_recipe
 from mstkd_training.stages.adaptor import train_adaptor
 from mstkd_training.stages.data import make_data
 from mstkd_training.stages.embeddings import make_embeddings
-from mstkd_training.stages.run import StageRun, derive_seed
+from mstkd_training.stages.run import StageRun
 from mstkd_training.stages.student import train_student
 from mstkd_training.stages.targets import make_targets
 from mstkd_training.stages.teacher import teacher_name, train_teacher
@@ -132,39 +128,3 @@ def _run(recipe: Recipe, folder: Path, reporter: Reporter) -> Artifact:
         (data, targets),
         lambda run: train_student(run, data, targets, recipe.student),
     )
-
-
-def load_test_pairs(folder: Path) -> tuple[FaceSet, Pairs]:
-    """Render held-out identities of all groups, and pairs within each group.
-
-    Deterministic: the recipe in `folder` decides. Its training identities come from another
-    seed, so that none of these was ever seen in training.
-
-    Args:
-        folder: A folder that `run_pipeline` wrote.
-
-    Raises:
-        DataError: The folder holds no recipe.
-    """
-    path = folder / RECIPE_FILE
-    if not path.is_file():
-        raise DataError(
-            f"{folder}: no {RECIPE_FILE}, so no pipeline ran here. "
-            "Run mstkd-train pipeline first, or give its --out folder."
-        )
-    recipe = load_recipe(str(path))
-    seed = derive_seed(recipe.seed, "test")
-    faces = render_faceset(
-        group_names=recipe.data.groups,
-        identities_per_group=recipe.test.identities_per_group,
-        images_per_identity=recipe.test.images_per_identity,
-        seed=seed,
-        nuisance_strength=recipe.data.nuisance_strength,
-    )
-    pairs = make_pairs(
-        faces,
-        genuine_per_group=recipe.test.genuine_per_group,
-        impostor_per_group=recipe.test.impostor_per_group,
-        seed=seed,
-    )
-    return faces, pairs

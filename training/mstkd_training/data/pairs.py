@@ -18,12 +18,14 @@ class Pairs:
         second: int64 `(P,)` index into the face set, another face than `first`.
         genuine: bool `(P,)`, True where both faces are of one identity.
         groups: int64 `(P,)` index into the face set's group names.
+        folds: int64 `(P,)`, the fold of a protocol that has some, from 0; else None.
     """
 
     first: NDArray[np.int64]
     second: NDArray[np.int64]
     genuine: NDArray[np.bool_]
     groups: NDArray[np.int64]
+    folds: NDArray[np.int64] | None = None
 
 
 def make_pairs(

@@ -1,0 +1,1 @@
+"""Where real training faces come from, one module a layout."""
