@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mstkd_serve.errors import DataError
 from mstkd_serve.files import atomic_path
 
-_ARRAYS: Final = ("numpy.core.multiarray", "numpy._core.multiarray")
+_CORES: Final = ("numpy.core", "numpy._core")  # of NumPy 1 and 2
 _TYPES: Final = {"u1": np.uint8, "b1": np.bool_}
 
 
@@ -86,19 +86,23 @@ class _Dtype:
 
 
 class _Array:
-    """Stands in for `numpy.ndarray` while it is unpickled."""
+    """Stands in for `numpy.ndarray` while it is unpickled; its shape means nothing here."""
 
     values: NDArray[Any]
 
-    def __setstate__(self, state: tuple[object, tuple[int, ...], _Dtype, bool, bytes]) -> None:
-        _, shape, dtype, _, data = state
-        if len(shape) > 1:
-            raise _ForbiddenError(f"an array of shape {shape}")
-        self.values = np.frombuffer(data, dtype.type).reshape(shape)
+    def __setstate__(self, state: tuple[object, object, _Dtype, object, bytes]) -> None:
+        _, _, dtype, _, data = state
+        self.values = np.frombuffer(data, dtype.type)
 
 
 def _reconstruct(*_: object) -> _Array:
     return _Array()
+
+
+def _from_buffer(data: bytes, dtype: _Dtype, *_: object) -> _Array:
+    array = _Array()
+    array.values = np.frombuffer(data, dtype.type)
+    return array
 
 
 def _scalar(dtype: _Dtype, data: bytes) -> bool:
@@ -127,9 +131,10 @@ class _Reader(pickle.Unpickler):
             ("builtins", "bytes"): bytes,
             ("__builtin__", "bytes"): bytes,
         }
-        for arrays in _ARRAYS:
-            known[arrays, "_reconstruct"] = _reconstruct
-            known[arrays, "scalar"] = _scalar
+        for core in _CORES:
+            known[f"{core}.multiarray", "_reconstruct"] = _reconstruct
+            known[f"{core}.multiarray", "scalar"] = _scalar
+            known[f"{core}.numeric", "_frombuffer"] = _from_buffer
         if (module, name) not in known:
             raise _ForbiddenError(f"{module}.{name}")
         return known[module, name]
