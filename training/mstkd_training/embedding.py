@@ -1,5 +1,8 @@
 """From uint8 faces to unit embeddings: the one definition that every stage and export uses."""
 
+from collections.abc import Mapping
+from typing import Final
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -10,6 +13,13 @@ from mstkd_training.data.images import Images
 
 VIEWS = 2
 """Views of a face: 0 as it is, 1 flipped left to right."""
+
+PRECISIONS: Final[Mapping[str, torch.dtype | None]] = {
+    "fp32": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""What autocast computes in, by the name that recipes use."""
 
 
 def network_input(pixels_nhwc: Tensor, preprocessing: Preprocessing) -> Tensor:
@@ -48,14 +58,22 @@ def unit(embeddings: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def embed(backbone: nn.Module, pixels_nhwc: Tensor, preprocessing: Preprocessing) -> Tensor:
+def embed(
+    backbone: nn.Module,
+    pixels_nhwc: Tensor,
+    preprocessing: Preprocessing,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """Return unit embeddings of a backbone in evaluation mode, float32 `(N, dim)`.
 
     Args:
         backbone: From float `(N, 3, 112, 112)` to `(N, dim)`.
-        pixels_nhwc: uint8 RGB `(N, 112, 112, 3)`.
+        pixels_nhwc: uint8 RGB `(N, 112, 112, 3)`, on the backbone's device.
         preprocessing: How the backbone was trained to see faces.
+        dtype: Arithmetic of the network by autocast; None for float32.
     """
     if backbone.training:
         raise ValueError("embed() needs a backbone in evaluation mode; call eval() first")
-    return unit(backbone(network_input(pixels_nhwc, preprocessing)).float())
+    with torch.autocast(pixels_nhwc.device.type, dtype, enabled=dtype is not None):
+        embeddings = backbone(network_input(pixels_nhwc, preprocessing))
+    return unit(embeddings.float())

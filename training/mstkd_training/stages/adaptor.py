@@ -38,7 +38,7 @@ def train_adaptor(
         raise DataError(f"{embeddings.path}: made from other data than {data.path}.")
     labels = torch.from_numpy(read_faces(data).class_labels())
     vectors = embeddings.array("embeddings")
-    in_dim = vectors.shape[2] * vectors.shape[3]
+    in_dim = vectors.shape[2]
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
         adaptor = build_adaptor(section.name, in_dim, section.embedding_dim)

@@ -44,7 +44,7 @@ def make_targets(
         with run.reporter.bar(run.name, count) as bar:
             for start in range(0, count, section.batch_size):
                 rows = torch.from_numpy(vectors[start : start + section.batch_size].copy()).float()
-                outputs = unit(module(rows.flatten(0, 1).flatten(1)))
+                outputs = unit(module(rows.flatten(0, 1)))
                 array[start : start + len(rows)] = outputs.view(len(rows), VIEWS, dim).numpy()
                 bar.advance(len(rows))
         array.flush()  # type: ignore[attr-defined]
