@@ -46,7 +46,7 @@ def test_mistakes_name_the_field(override: str, message: str) -> None:
 
 
 def test_files(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match=r"neither a known recipe \(demo, smoke\) nor a file"):
+    with pytest.raises(RecipeError, match=r"neither a known recipe \(demo, .*smoke\) nor a file"):
         load_recipe("demi")
     for text, message in (("a: [", "not a YAML file"), ("- 1", "must be a mapping")):
         path = tmp_path / "r.yaml"

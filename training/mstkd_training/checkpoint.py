@@ -13,7 +13,7 @@ from mstkd_serve.files import atomic_path
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file that holds the state after the last finished epoch.
+    """The file that holds a training's state.
 
     Attributes:
         path: The file.

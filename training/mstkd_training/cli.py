@@ -10,6 +10,7 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import sys
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -17,13 +18,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from mstkd_serve.errors import MstkdError, ParityError
+from mstkd_serve.errors import MstkdError, ParityError, RecipeError
 from mstkd_training.cli_import import import_command
 from mstkd_training.data.testset import write_test_set
 from mstkd_training.export import export
 from mstkd_training.export_adaptor import export_adaptor
+from mstkd_training.loop import USUAL, LoopSettings, join_processes
 from mstkd_training.pipeline import run_pipeline
-from mstkd_training.progress import ConsoleReporter
+from mstkd_training.progress import ConsoleReporter, SilentReporter
 from mstkd_training.recipe_file import load_recipe
 from mstkd_training.test_pairs import load_test_set
 
@@ -51,13 +53,57 @@ def pipeline_command(
         list[str] | None,
         typer.Option("--set", help="key=value, such as student.optimiser.epochs=20; repeatable."),
     ] = None,
+    use: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="STAGE=FOLDER, such as teacher_asian=imported/teacher_asian: take this teacher "
+            "or adaptor instead of training one; repeatable."
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if there is one.")] = (
+        "auto"
+    ),
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="Write a training's state this often, beside every epoch.", min=0)
+    ] = USUAL.checkpoint_minutes,
+    checkpoint_steps: Annotated[
+        int | None, typer.Option(help="Write it also every so many steps.", min=1)
+    ] = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files to OUT/logs/tensorboard.")
+    ] = False,
 ) -> None:
-    """Run data, teachers, embeddings, adaptor, targets, student; skip what is up to date."""
-    reporter = ConsoleReporter(Console())
-    student = run_pipeline(load_recipe(recipe, override or ()), out, reporter)
+    """Run data, teachers, embeddings, adaptor, targets, student; skip what is up to date.
+
+    Killed or interrupted, it goes on with the same command. Figures of every epoch are in
+    OUT/logs. On several GPUs or CPUs: torchrun --nproc-per-node N -m mstkd_training.cli pipeline
+    and these options.
+    """
+    loaded = load_recipe(recipe, override or ())
+    settings = LoopSettings(checkpoint_minutes, checkpoint_steps, tensorboard)
+    with join_processes(device) as processes:
+        reporter = ConsoleReporter(Console()) if processes.first else SilentReporter()
+        student = run_pipeline(
+            loaded,
+            out,
+            reporter,
+            use=_folders_to_use(use or ()),
+            processes=processes,
+            settings=settings,
+        )
     reporter.message(
         f"Done. Export the student: mstkd-train export {student.path} --out student.onnx"
     )
+
+
+def _folders_to_use(options: Sequence[str]) -> dict[str, Path]:
+    folders = {}
+    for option in options:
+        name, separator, folder = option.partition("=")
+        if not (separator and name and folder):
+            raise RecipeError(f"--use {option}: give STAGE=FOLDER, such as teacher_asian=FOLDER.")
+        folders[name] = Path(folder)
+    return folders
 
 
 @app.command("export")
@@ -141,7 +187,7 @@ def main() -> int:
         return _fail(message, status) if message else status
     if status == _INTERRUPTED:  # typer turns Ctrl-C into this exit status
         return _fail(
-            "interrupted. Finished stages and epochs are kept: give the same command to go on.",
+            "interrupted. What is done is kept: give the same command to go on.",
             _INTERRUPTED,
         )
     return status if isinstance(status, int) else 0

@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -12,6 +12,7 @@ import yaml
 from mstkd_serve.errors import DataError
 from mstkd_serve.files import atomic_path
 from mstkd_training.artifact import Artifact
+from mstkd_training.loop import ALONE, USUAL, LoopSettings, Processes
 from mstkd_training.manifest import Kind
 from mstkd_training.progress import Reporter
 from mstkd_training.recipe import Recipe, Section
@@ -21,19 +22,37 @@ from mstkd_training.stages.embeddings import make_embeddings
 from mstkd_training.stages.run import StageRun
 from mstkd_training.stages.student import train_student
 from mstkd_training.stages.targets import make_targets
-from mstkd_training.stages.teacher import teacher_name, train_teacher
+from mstkd_training.stages.teacher import TeacherPlan, plan_teachers, train_teacher
 
 RECIPE_FILE: Final = "recipe.yaml"
 """The recipe of the last run, in the pipeline's folder."""
 
+_TRAINED: Final = ("teacher", "adaptor", "student")
 
-def run_pipeline(recipe: Recipe, folder: Path, reporter: Reporter) -> Artifact:
+
+def run_pipeline(
+    recipe: Recipe,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    use: Mapping[str, Path] | None = None,
+    processes: Processes = ALONE,
+    settings: LoopSettings = USUAL,
+) -> Artifact:
     """Make every artifact that is missing or stale, and say why.
+
+    Under `torchrun` every process calls this. Trainings are spread over the processes; the other
+    stages are the first one's work.
 
     Args:
         recipe: What to do.
-        folder: Where the artifacts go; created if missing.
+        folder: Where the artifacts go; created if missing. Processes on several machines need
+            to share it.
         reporter: Where messages and progress go.
+        use: Folders of teachers and of an adaptor to take instead of training them, by the name
+            of the stage, such as `teacher_asian`.
+        processes: This process among those of the run.
+        settings: How the run is carried out.
 
     Returns:
         The student.
@@ -42,9 +61,16 @@ def run_pipeline(recipe: Recipe, folder: Path, reporter: Reporter) -> Artifact:
         DataError: An artifact cannot be used, something else is in its place, or another
             pipeline is running in this folder.
         RecipeError: Training diverged.
+        KeyboardInterrupt: Ctrl-C, or a polite end; the training's state is written.
     """
+    pipeline = _Pipeline(recipe, folder, reporter, dict(use or {}), processes, settings)
+    if not processes.first:
+        return pipeline.run()
     with _only_one_in(folder):
-        return _run(recipe, folder, reporter)
+        with atomic_path(folder / RECIPE_FILE) as temporary:
+            text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+            temporary.write_text(text, encoding="utf-8")
+        return pipeline.run()
 
 
 @contextmanager
@@ -64,67 +90,110 @@ def _only_one_in(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _run(recipe: Recipe, folder: Path, reporter: Reporter) -> Artifact:
-    """Make what is missing or stale; see `run_pipeline`."""
-    with atomic_path(folder / RECIPE_FILE) as temporary:
-        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-        temporary.write_text(text, encoding="utf-8")
+class _Pipeline:
+    """The stages of one run, in their order."""
 
-    def stage(
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        reporter: Reporter,
+        use: dict[str, Path],
+        processes: Processes,
+        settings: LoopSettings,
+    ) -> None:
+        self.recipe, self.folder, self.reporter = recipe, folder, reporter
+        self.use, self.processes, self.settings = use, processes, settings
+        self.plans = plan_teachers(recipe.teacher, recipe.data.groups)
+        known = [*(plan.name for plan in self.plans), "adaptor"]
+        for name in use:
+            if name not in known:
+                raise DataError(f"--use {name}: there is no such stage; use {', '.join(known)}.")
+
+    def run(self) -> Artifact:
+        """Make what is missing or stale; return the student."""
+        recipe, stage = self.recipe, self._stage
+        data = stage("data", "data", recipe.data, (), lambda run: make_data(run, recipe.data))
+        teachers = tuple(self._teacher(data, plan) for plan in self.plans)
+        embeddings = stage(
+            "embeddings",
+            "embeddings",
+            recipe.embeddings,
+            (data, *teachers),
+            lambda run: make_embeddings(run, data, teachers, recipe.embeddings),
+        )
+        adaptor = stage(
+            "adaptor",
+            "adaptor",
+            recipe.adaptor,
+            (data, embeddings),
+            lambda run: train_adaptor(run, data, embeddings, recipe.adaptor),
+        )
+        targets = stage(
+            "targets",
+            "targets",
+            recipe.targets,
+            (embeddings, adaptor),
+            lambda run: make_targets(run, embeddings, adaptor, recipe.targets),
+        )
+        return stage(
+            "student",
+            "student",
+            recipe.student,
+            (data, targets),
+            lambda run: train_student(run, data, targets, recipe.student),
+        )
+
+    def _teacher(self, data: Artifact, plan: TeacherPlan) -> Artifact:
+        section = self.recipe.teacher
+        teacher = self._stage(
+            "teacher",
+            plan.name,
+            section,
+            (data,),
+            lambda run: train_teacher(run, data, section, plan),
+        )
+        if plan.group is not None and teacher.manifest.groups != (plan.group,):
+            raise DataError(
+                f"{teacher.path}: a teacher of {', '.join(teacher.manifest.groups)}, needed is "
+                f"one of {plan.group}. Correct --use {plan.name}=FOLDER."
+            )
+        return teacher
+
+    def _stage(
+        self,
         kind: Kind,
         name: str,
         section: Section,
         inputs: tuple[Artifact, ...],
         make: Callable[[StageRun], Artifact],
     ) -> Artifact:
+        """Return the stage's artifact, made anew only where it has to be."""
+        if name in self.use:
+            artifact = Artifact.open(self.use[name], kind)
+            self.reporter.message(f"{name}: uses {artifact.path} ({artifact.manifest.id})")
+            return artifact
         run = StageRun(
-            kind, name, folder, section, inputs, recipe.seed, recipe.preprocessing, reporter
+            kind,
+            name,
+            self.folder,
+            section,
+            inputs,
+            self.recipe.seed,
+            self.recipe.preprocessing,
+            self.reporter,
+            self.processes,
+            self.settings,
         )
-        reason = run.why_stale()
+        reason = self.processes.told(run.why_stale() if self.processes.first else None)
         if reason is None:
-            reporter.message(f"{name}: up to date")
+            self.reporter.message(f"{name}: up to date")
             return Artifact.open(run.target, kind)
-        reporter.message(f"{name}: runs ({reason})")
-        return make(run)
-
-    data = stage("data", "data", recipe.data, (), lambda run: make_data(run, recipe.data))
-    teachers = tuple(
-        stage(
-            "teacher",
-            teacher_name(group),
-            recipe.teacher,
-            (data,),
-            lambda run, group=group: train_teacher(  # type: ignore[misc]
-                run, data, recipe.teacher, group
-            ),
-        )
-        for group in recipe.data.groups
-    )
-    embeddings = stage(
-        "embeddings",
-        "embeddings",
-        recipe.embeddings,
-        (data, *teachers),
-        lambda run: make_embeddings(run, data, teachers, recipe.embeddings),
-    )
-    adaptor = stage(
-        "adaptor",
-        "adaptor",
-        recipe.adaptor,
-        (data, embeddings),
-        lambda run: train_adaptor(run, data, embeddings, recipe.adaptor),
-    )
-    targets = stage(
-        "targets",
-        "targets",
-        recipe.targets,
-        (embeddings, adaptor),
-        lambda run: make_targets(run, embeddings, adaptor, recipe.targets),
-    )
-    return stage(
-        "student",
-        "student",
-        recipe.student,
-        (data, targets),
-        lambda run: train_student(run, data, targets, recipe.student),
-    )
+        self.reporter.message(f"{name}: runs ({reason})")
+        if kind not in _TRAINED and not self.processes.first:
+            self.processes.wait()
+            return Artifact.open(run.target, kind)
+        made = make(run)
+        if kind not in _TRAINED:
+            self.processes.wait()
+        return made

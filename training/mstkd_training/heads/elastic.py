@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from mstkd_training.heads.cosine import CosineHead, add_margin
+from mstkd_training.heads.noise import normal
 
 
 class ElasticHead(CosineHead):
@@ -57,7 +58,8 @@ class ElasticHead(CosineHead):
         margins = torch.full_like(true, self.margin_mean)
         if not self.training or self.margin_std == 0:
             return margins
-        margins = torch.normal(margins, self.margin_std).clamp(min=0.0)
+        drawn = normal(true.shape, true.device).to(true.dtype)
+        margins = (margins + self.margin_std * drawn).clamp(min=0.0)
         if not self.ordered:
             return margins
         by_falling_angle = true.argsort(dim=0, stable=True)

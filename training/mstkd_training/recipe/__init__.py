@@ -8,7 +8,7 @@ from mstkd_training.recipe.data import (
     ValidationSection,
 )
 from mstkd_training.recipe.networks import BackboneSection, HeadSection
-from mstkd_training.recipe.optimiser import OptimiserSection
+from mstkd_training.recipe.optimiser import OptimiserSection, SelectionSection
 from mstkd_training.recipe.section import Section
 from mstkd_training.recipe.stages import AdaptorSection, Recipe, StudentSection, TeacherSection
 
@@ -21,6 +21,7 @@ __all__ = [
     "OptimiserSection",
     "Recipe",
     "Section",
+    "SelectionSection",
     "StudentSection",
     "TargetsSection",
     "TeacherSection",

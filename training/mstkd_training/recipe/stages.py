@@ -13,16 +13,28 @@ from mstkd_training.recipe.data import (
     TestSection,
 )
 from mstkd_training.recipe.networks import BackboneSection, HeadSection, known_backbone
-from mstkd_training.recipe.optimiser import OptimiserSection
+from mstkd_training.recipe.optimiser import OptimiserSection, SelectionSection
 from mstkd_training.recipe.section import Section
 
 
 class TeacherSection(Section):
-    """One teacher a group: the same section for all."""
+    """As many teachers as groups: the same section for all.
 
+    Attributes:
+        kind: `specialised`: each teacher sees one group's identities. `generalist`: each sees
+            an equal share of every group's identities and no identity of another teacher's,
+            which is the paper's baseline.
+        backbone: Their network.
+        head: Their margin head, over the identities that a teacher sees.
+        optimiser: How they are trained.
+        selection: Which epoch is kept.
+    """
+
+    kind: Literal["specialised", "generalist"] = "specialised"
     backbone: BackboneSection
     head: HeadSection
     optimiser: OptimiserSection
+    selection: SelectionSection = SelectionSection()
 
 
 class AdaptorSection(Section):
@@ -32,6 +44,7 @@ class AdaptorSection(Section):
     embedding_dim: int = Field(ge=2, le=65536)
     head: HeadSection
     optimiser: OptimiserSection
+    selection: SelectionSection = SelectionSection()
 
     @field_validator("name")
     @classmethod
@@ -50,6 +63,7 @@ class StudentSection(Section):
         distillation_weight: Factor on the mean squared error of unit vectors.
         head: Needed by `eaf-kd`, refused with `a-kd`.
         optimiser: How it is trained.
+        selection: Which epoch is kept.
     """
 
     backbone: str
@@ -57,6 +71,7 @@ class StudentSection(Section):
     distillation_weight: float = Field(default=10_000.0, gt=0)
     head: HeadSection | None = None
     optimiser: OptimiserSection
+    selection: SelectionSection = SelectionSection()
 
     @field_validator("backbone")
     @classmethod

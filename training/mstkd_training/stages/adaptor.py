@@ -2,22 +2,25 @@
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mstkd_serve.errors import DataError
 from mstkd_training.adaptors import build_adaptor
-from mstkd_training.artifact import Artifact, weights_digest, writing_artifact
+from mstkd_training.artifact import Artifact, weights_digest
+from mstkd_training.embedding import unit
 from mstkd_training.heads import build_head
+from mstkd_training.loop import StepResult, Task, classified
 from mstkd_training.recipe import AdaptorSection
 from mstkd_training.stages.data import read_faces
+from mstkd_training.stages.held_out import validate_vectors
 from mstkd_training.stages.run import StageRun
-from mstkd_training.trainer import StepResult, classified
 
 
 def train_adaptor(
     run: StageRun, data: Artifact, embeddings: Artifact, section: AdaptorSection
 ) -> Artifact:
-    """Train the adaptor with a margin head over all identities of all groups.
+    """Train the adaptor with a margin head over all training identities of all groups.
 
     Both views of a face are training samples; which one is used is drawn anew in every epoch.
 
@@ -36,7 +39,9 @@ def train_adaptor(
     """
     if embeddings.manifest.inputs.get(data.manifest.name) != data.manifest.id:
         raise DataError(f"{embeddings.path}: made from other data than {data.path}.")
-    labels = torch.from_numpy(read_faces(data).class_labels())
+    faces = read_faces(data)
+    rows = faces.training_rows()
+    labels, row_numbers = torch.from_numpy(faces.class_labels(rows)), torch.from_numpy(rows)
     vectors = embeddings.array("embeddings")
     in_dim = vectors.shape[2]
     with torch.random.fork_rng():
@@ -44,33 +49,41 @@ def train_adaptor(
         adaptor = build_adaptor(section.name, in_dim, section.embedding_dim)
         head = build_head(section.head, section.embedding_dim, int(labels.max()) + 1)
 
-    def step(indices: Tensor, flipped: Tensor) -> StepResult:
-        chosen = vectors[indices.numpy(), flipped.numpy().astype(np.int64)]
-        joined = torch.from_numpy(chosen.reshape(len(indices), in_dim)).float()
-        logits = head(adaptor(joined), labels[indices])
-        return classified(logits, labels[indices])
+    def joined(places: NDArray[np.int64], views: NDArray[np.int64] | int) -> Tensor:
+        chosen = vectors[places, views]
+        return torch.from_numpy(chosen.reshape(len(places), in_dim)).float()
 
-    metrics = run.fit(
-        nn.ModuleDict({"adaptor": adaptor, "head": head}),
-        step,
-        samples=len(labels),
-        section=section.optimiser,
+    def load(indices: Tensor, flipped: Tensor) -> tuple[Tensor, Tensor]:
+        views = flipped.numpy().astype(np.int64)
+        return joined(row_numbers[indices].numpy(), views), labels[indices]
+
+    def step(inputs: Tensor, wanted: Tensor) -> StepResult:
+        return classified(head(adaptor(inputs), wanted), wanted)
+
+    @torch.inference_mode()
+    def embed_rows(places: NDArray[np.int64]) -> Tensor:
+        return unit(adaptor(joined(places, 0).to(run.processes.device)))
+
+    task = Task(
+        run.name,
+        module=nn.ModuleDict({"adaptor": adaptor, "head": head}),
+        result=adaptor,
+        samples=len(rows),
+        load=load,
+        step=step,
+        validate=validate_vectors(run, data, faces, embed_rows),
     )
+    metrics = run.fit(task, section.optimiser, section.selection)
     state = adaptor.state_dict()
-    with writing_artifact(run.target) as draft:
-        draft.save_weights(state)
-        draft.finish(
-            **run.manifest(),
-            metrics=metrics,
-            groups=data.manifest.groups,
-            preprocessing=run.preprocessing,
-            backbone=section.name,
-            embedding_dim=section.embedding_dim,
-            teachers=embeddings.manifest.teachers,
-            embedding_space=f"adaptor-{weights_digest(state)}",
-        )
-    run.checkpoint.remove()
-    return Artifact.open(run.target, "adaptor")
+    return run.keep(
+        state,
+        metrics=metrics,
+        groups=data.manifest.groups,
+        backbone=section.name,
+        embedding_dim=section.embedding_dim,
+        teachers=embeddings.manifest.teachers,
+        embedding_space=f"adaptor-{weights_digest(state)}",
+    )
 
 
 def load_adaptor(artifact: Artifact) -> nn.Module:

@@ -4,20 +4,23 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from torch import nn
+from torch import Tensor
 
 from mstkd_serve.contract import Preprocessing
 from mstkd_serve.errors import DataError
-from mstkd_training.artifact import Artifact
+from mstkd_training.artifact import Artifact, writing_artifact
 from mstkd_training.checkpoint import Checkpoint
+from mstkd_training.loop import ALONE, USUAL, LoopSettings, Processes, Task, fit
 from mstkd_training.manifest import Kind, Manifest, digest_of
 from mstkd_training.progress import Reporter
-from mstkd_training.recipe import OptimiserSection, Section
-from mstkd_training.trainer import Step, fit
+from mstkd_training.recipe import OptimiserSection, Section, SelectionSection
 
-_REVISION = 1
+LOGS_FOLDER: Final = "logs"
+"""Folder of the trainings' figures, in the pipeline's folder."""
+
+_REVISION = 2
 """Raised when a stage's code changes what it makes, so that old artifacts count as stale."""
 
 
@@ -34,6 +37,8 @@ class StageRun:
         recipe_seed: The recipe's seed.
         preprocessing: How networks see faces.
         reporter: Where messages and progress go.
+        processes: This process among those of the run.
+        settings: How the run is carried out.
     """
 
     kind: Kind
@@ -44,6 +49,8 @@ class StageRun:
     recipe_seed: int
     preprocessing: Preprocessing
     reporter: Reporter
+    processes: Processes = ALONE
+    settings: LoopSettings = USUAL
 
     @property
     def target(self) -> Path:
@@ -76,19 +83,37 @@ class StageRun:
         return Checkpoint(self.folder / f".{self.name}.checkpoint.pt", self.fingerprint)
 
     def fit(
-        self, module: nn.Module, step: Step, *, samples: int, section: OptimiserSection
+        self, task: Task, section: OptimiserSection, selection: SelectionSection
     ) -> dict[str, float]:
-        """Train `module` in place with this stage's seed and checkpoint; see `trainer.fit`."""
+        """Train with this stage's seed and checkpoint; see `loop.fit`."""
         return fit(
-            self.name,
-            module,
-            step,
-            samples=samples,
+            task,
             section=section,
+            selection=selection,
             seed=self.seed,
             checkpoint=self.checkpoint,
             reporter=self.reporter,
+            processes=self.processes,
+            settings=self.settings,
+            logs=self.folder / LOGS_FOLDER,
         )
+
+    def keep(self, weights: Mapping[str, Tensor], **manifest: Any) -> Artifact:
+        """Write the artifact of a trained network and remove its checkpoint.
+
+        The first process writes, the others wait for it.
+
+        Args:
+            weights: The state dictionary.
+            **manifest: Fields of the manifest that depend on the network.
+        """
+        if self.processes.first:
+            with writing_artifact(self.target) as draft:
+                draft.save_weights(weights)
+                draft.finish(**self.manifest(), preprocessing=self.preprocessing, **manifest)
+            self.checkpoint.remove()
+        self.processes.wait()
+        return Artifact.open(self.target, self.kind)
 
     def manifest(self) -> dict[str, Any]:
         """Return the manifest's fields that do not depend on what the stage computes."""
@@ -109,6 +134,11 @@ class StageRun:
             manifest = Artifact.open(self.target, self.kind).manifest
         except DataError as error:
             return f"its artifact cannot be used: {error}"
+        if "imported" in manifest.recipe:
+            raise DataError(
+                f"{self.target}: imported from {manifest.recipe['imported']}; training would "
+                f"replace it. Say --use {self.name}={self.target} to use it, or remove it."
+            )
         if manifest.fingerprint == self.fingerprint:
             return None
         return self._difference(manifest)

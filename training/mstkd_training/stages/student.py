@@ -10,15 +10,16 @@ from torch.nn import functional
 
 from mstkd_serve.contract import Preprocessing
 from mstkd_serve.errors import DataError
-from mstkd_training.artifact import Artifact, writing_artifact
+from mstkd_training.artifact import Artifact
 from mstkd_training.backbones import build_backbone
 from mstkd_training.data.images import Images
 from mstkd_training.embedding import face_batch, network_input, unit
 from mstkd_training.heads import build_head
+from mstkd_training.loop import StepResult, Task
 from mstkd_training.recipe import StudentSection
 from mstkd_training.stages.data import read_faces
+from mstkd_training.stages.held_out import validate_faces
 from mstkd_training.stages.run import StageRun
-from mstkd_training.trainer import StepResult
 
 
 def distillation_loss(outputs: Tensor, targets: Tensor, weight: float = 10_000.0) -> Tensor:
@@ -60,7 +61,7 @@ def matching_batch(
 def train_student(
     run: StageRun, data: Artifact, targets: Artifact, section: StudentSection
 ) -> Artifact:
-    """Train the student from fresh weights on all groups.
+    """Train the student from fresh weights on all groups, without labels if the loss is a-KD.
 
     Args:
         run: The stage's name, seed and place.
@@ -77,63 +78,61 @@ def train_student(
     """
     faces = read_faces(data)
     vectors = targets.array("targets")
-    if len(vectors) != len(faces.images) or targets.manifest.embedding_dim is None:
+    if len(vectors) != len(faces) or targets.manifest.embedding_dim is None:
         raise DataError(
-            f"{targets.path}: {len(vectors)} targets for the {len(faces.images)} images of "
+            f"{targets.path}: {len(vectors)} targets for the {len(faces)} images of "
             f"{data.path}. Run the pipeline again."
         )
     dim = targets.manifest.embedding_dim
-    labels = torch.from_numpy(faces.class_labels())
+    rows = faces.training_rows()
+    row_numbers = torch.from_numpy(rows)
+    labels: Tensor | None = None
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
         backbone = build_backbone(section.backbone, dim)
         parts = {"backbone": backbone}
         if section.head is not None:
+            labels = torch.from_numpy(faces.class_labels(rows))
             parts["head"] = build_head(section.head, dim, int(labels.max()) + 1)
     backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    metrics = run.fit(
-        nn.ModuleDict(parts),
-        _step(parts, faces.images, vectors, labels, run.preprocessing, section),
-        samples=len(labels),
-        section=section.optimiser,
+    def load(indices: Tensor, flipped: Tensor) -> tuple[Tensor, ...]:
+        batch = matching_batch(faces.images, vectors, row_numbers[indices], flipped)
+        return batch if labels is None else (*batch, labels[indices])
+
+    task = Task(
+        run.name,
+        module=nn.ModuleDict(parts),
+        result=backbone,
+        samples=len(rows),
+        load=load,
+        step=_step(parts, run.preprocessing, section),
+        validate=validate_faces(run, data, faces, backbone),
     )
-    with writing_artifact(run.target) as draft:
-        draft.save_weights(backbone.state_dict())
-        draft.finish(
-            **run.manifest(),
-            metrics=metrics,
-            groups=data.manifest.groups,
-            preprocessing=run.preprocessing,
-            backbone=section.backbone,
-            embedding_dim=dim,
-            teachers=targets.manifest.teachers,
-            embedding_space=targets.manifest.embedding_space,
-        )
-    run.checkpoint.remove()
-    return Artifact.open(run.target, "student")
+    metrics = run.fit(task, section.optimiser, section.selection)
+    return run.keep(
+        backbone.state_dict(),
+        metrics=metrics,
+        groups=data.manifest.groups,
+        backbone=section.backbone,
+        embedding_dim=dim,
+        teachers=targets.manifest.teachers,
+        embedding_space=targets.manifest.embedding_space,
+    )
 
 
 def _step(
-    parts: dict[str, nn.Module],
-    images: Images,
-    vectors: NDArray[np.float32],
-    labels: Tensor,
-    preprocessing: Preprocessing,
-    section: StudentSection,
-) -> Callable[[Tensor, Tensor], StepResult]:
+    parts: dict[str, nn.Module], preprocessing: Preprocessing, section: StudentSection
+) -> Callable[..., StepResult]:
     """Return the computation of one batch's loss."""
 
-    def step(indices: Tensor, flipped: Tensor) -> StepResult:
-        pixels, wanted = matching_batch(images, vectors, indices, flipped)
-        outputs = parts["backbone"](network_input(pixels, preprocessing))
+    def step(pixels: Tensor, wanted: Tensor, labels: Tensor | None = None) -> StepResult:
+        outputs = parts["backbone"](network_input(pixels, preprocessing)).float()
         loss = distillation_loss(outputs, wanted, section.distillation_weight)
         distance = 1.0 - (unit(outputs.detach()) * wanted).sum(1).mean()
         shown = {"1-cos": distance}
-        if "head" in parts:
-            margin_loss = functional.cross_entropy(
-                parts["head"](outputs, labels[indices]), labels[indices]
-            )
+        if labels is not None:
+            margin_loss = functional.cross_entropy(parts["head"](outputs, labels), labels)
             shown |= {"distillation": loss, "margin": margin_loss}
             loss = loss + margin_loss
         return StepResult(loss, shown)

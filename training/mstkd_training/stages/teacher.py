@@ -1,80 +1,124 @@
-"""Teacher stage: a specialist for one group, trained with a margin head on its identities."""
+"""Teacher stage: a specialist for one group, or a generalist for a part of all identities."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mstkd_serve.errors import DataError
-from mstkd_training.artifact import Artifact, weights_digest, writing_artifact
+from mstkd_training.artifact import Artifact, weights_digest
 from mstkd_training.backbones import build_backbone
+from mstkd_training.data.faceset import FaceSet
+from mstkd_training.data.split import generalist_parts
 from mstkd_training.embedding import face_batch, network_input
 from mstkd_training.heads import build_head
+from mstkd_training.loop import StepResult, Task, classified
 from mstkd_training.recipe import TeacherSection
 from mstkd_training.stages.data import read_faces
-from mstkd_training.stages.run import StageRun
-from mstkd_training.trainer import StepResult, classified
+from mstkd_training.stages.held_out import validate_faces
+from mstkd_training.stages.run import StageRun, derive_seed
+
+
+@dataclass(frozen=True)
+class TeacherPlan:
+    """Which identities a teacher is trained on.
+
+    Attributes:
+        name: Name of its artifact.
+        group: The group that it specialises in; None for a generalist.
+        part: Its number among the teachers, from 0.
+        parts: How many teachers there are.
+    """
+
+    name: str
+    group: str | None
+    part: int
+    parts: int
 
 
 def teacher_name(group: str) -> str:
-    """Return the name of a group's teacher, such as `teacher_african`."""
+    """Return the name of a group's specialised teacher, such as `teacher_african`."""
     return f"teacher_{group.lower()}"
 
 
-def train_teacher(run: StageRun, data: Artifact, section: TeacherSection, group: str) -> Artifact:
-    """Train one teacher on one group of the data.
+def plan_teachers(section: TeacherSection, groups: Sequence[str]) -> list[TeacherPlan]:
+    """Return the teachers in the order of concatenation, as many as groups.
+
+    Generalists are named by their number, from `teacher_generalist1` on.
+    """
+    special = section.kind == "specialised"
+    return [
+        TeacherPlan(
+            name=teacher_name(group) if special else f"teacher_generalist{part + 1}",
+            group=group if special else None,
+            part=part,
+            parts=len(groups),
+        )
+        for part, group in enumerate(groups)
+    ]
+
+
+def train_teacher(
+    run: StageRun, data: Artifact, section: TeacherSection, plan: TeacherPlan
+) -> Artifact:
+    """Train one teacher on its part of the data.
 
     Args:
         run: The stage's name, seed and place.
         data: A data artifact.
         section: Backbone, head and optimiser.
-        group: Which group's identities it sees.
+        plan: Which identities it sees.
 
     Returns:
         A teacher artifact; its weights are the backbone's.
 
     Raises:
-        DataError: The data holds no such group.
+        DataError: The data holds no such group, or too few identities for so many generalists.
     """
     faces = read_faces(data)
-    if group not in faces.group_names:
-        raise DataError(
-            f"{data.path}: holds no group {group!r}; it has {', '.join(faces.group_names)}."
-        )
-    rows = np.flatnonzero(faces.groups == faces.group_names.index(group))
-    labels = torch.from_numpy(np.unique(faces.identities[rows], return_inverse=True)[1])
-    images, row_numbers = faces.images, torch.from_numpy(rows)
-
+    rows = _rows_of(plan, faces, derive_seed(run.recipe_seed, "generalists"))
+    labels, row_numbers = torch.from_numpy(faces.class_labels(rows)), torch.from_numpy(rows)
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
         backbone = build_backbone(section.backbone.name, section.backbone.embedding_dim)
         head = build_head(section.head, section.backbone.embedding_dim, int(labels.max()) + 1)
     backbone = backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def step(indices: Tensor, flipped: Tensor) -> StepResult:
-        pixels = face_batch(images, row_numbers[indices], flipped)
-        logits = head(backbone(network_input(pixels, run.preprocessing)), labels[indices])
-        return classified(logits, labels[indices])
+    def load(indices: Tensor, flipped: Tensor) -> tuple[Tensor, Tensor]:
+        return face_batch(faces.images, row_numbers[indices], flipped), labels[indices]
 
-    metrics = run.fit(
-        nn.ModuleDict({"backbone": backbone, "head": head}),
-        step,
+    def step(pixels: Tensor, wanted: Tensor) -> StepResult:
+        embeddings = backbone(network_input(pixels, run.preprocessing))
+        return classified(head(embeddings, wanted), wanted)
+
+    task = Task(
+        run.name,
+        module=nn.ModuleDict({"backbone": backbone, "head": head}),
+        result=backbone,
         samples=len(rows),
-        section=section.optimiser,
+        load=load,
+        step=step,
+        validate=validate_faces(run, data, faces, backbone, plan.group),
     )
+    metrics = run.fit(task, section.optimiser, section.selection)
     state = backbone.state_dict()
-    with writing_artifact(run.target) as draft:
-        draft.save_weights(state)
-        draft.finish(
-            **run.manifest(),
-            metrics=metrics,
-            groups=(group,),
-            preprocessing=run.preprocessing,
-            backbone=section.backbone.name,
-            embedding_dim=section.backbone.embedding_dim,
-            embedding_space=f"weights-{weights_digest(state)}",
-        )
-    run.checkpoint.remove()
-    return Artifact.open(run.target, "teacher")
+    return run.keep(
+        state,
+        metrics=metrics,
+        groups=data.manifest.groups if plan.group is None else (plan.group,),
+        backbone=section.backbone.name,
+        embedding_dim=section.backbone.embedding_dim,
+        embedding_space=f"weights-{weights_digest(state)}",
+    )
+
+
+def _rows_of(plan: TeacherPlan, faces: FaceSet, seed: int) -> NDArray[np.int64]:
+    if plan.group is not None:
+        return faces.training_rows(plan.group)
+    return generalist_parts(faces, faces.training_rows(), plan.parts, seed)[plan.part]
 
 
 def load_backbone(artifact: Artifact) -> nn.Module:
