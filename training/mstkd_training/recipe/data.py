@@ -47,7 +47,8 @@ class DataSection(Section):
         validation: The identities that are held out of training.
         path: The source's folder, relative to the current directory. Its images are copied into
             the data artifact, still encoded; remove that artifact to read the folder again.
-        labels: The CSV file of `labels`, and of a `recordio` set that holds several groups.
+        labels: The CSV file of `labels`, and of a `recordio` set that holds several groups,
+            relative to `path`.
         columns: The columns of that file.
         exclude: Identities to leave out, as `IDENTITY` or `GROUP/IDENTITY`.
         resize: Scale images of another size than 112 x 112 instead of refusing them. They must

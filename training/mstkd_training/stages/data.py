@@ -111,10 +111,11 @@ def open_source(section: DataSection) -> Source:
     path, columns = section.path, section.columns
     if path is None:
         raise ValueError(f"source {section.source} names no folder")
-    if section.source == "labels" and section.labels is not None:
+    labels = None if section.labels is None else path / section.labels
+    if section.source == "labels" and labels is not None:
         return LabelSource(
             path,
-            section.labels,
+            labels,
             section.groups,
             file=columns.file,
             identity=columns.identity,
@@ -124,7 +125,7 @@ def open_source(section: DataSection) -> Source:
         return RecordSource(
             path,
             section.groups,
-            section.labels,
+            labels,
             identity=columns.identity,
             group=columns.group,
         )
