@@ -39,11 +39,10 @@ class CosineHead(nn.Module):
         Returns:
             `(N, classes)`, -1 to 1 up to rounding.
         """
-        with torch.autocast(embeddings.device.type, enabled=False):
-            return functional.linear(
-                functional.normalize(single_or_double(embeddings), eps=1e-12),
-                functional.normalize(single_or_double(self.weight), eps=1e-12),
-            )
+        return functional.linear(
+            functional.normalize(single_or_double(embeddings), eps=1e-12),
+            functional.normalize(single_or_double(self.weight), eps=1e-12),
+        )
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """Return logits for the cross-entropy.

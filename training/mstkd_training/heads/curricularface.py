@@ -49,6 +49,5 @@ class CurricularFace(CosineHead):
             mean, _, _ = batch_moments(true.flatten())
             self.t.lerp_(mean.to(self.t), self.momentum)
         with_margin = add_margin(true, torch.full_like(true, self.margin))
-        # A copy: the buffer changes in place before a second batch's backward pass.
-        hard = cosines * (self.t.clone() + cosines)
+        hard = cosines * (self.t + cosines)
         return torch.where(cosines > with_margin, hard, cosines).scatter(1, rows, with_margin)
