@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 
+from mstkd_training.heads.cosine import single_or_double
 from mstkd_training.heads.noise import uniform
 
 
@@ -66,7 +67,7 @@ class CommonBatchNorm(nn.modules.batchnorm._BatchNorm):
             return super().forward(input)
         axes = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
-        values = input.float()
+        values = single_or_double(input)
         counted = values.new_tensor([values.numel() / values.shape[1]])
         distributed.all_reduce(counted)
         count = counted[0]
