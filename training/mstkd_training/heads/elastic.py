@@ -5,6 +5,7 @@ from torch import Tensor
 
 from mstkd_training.heads.cosine import CosineHead, add_margin
 from mstkd_training.heads.noise import normal
+from mstkd_training.heads.statistic import whole_batch
 
 
 class ElasticHead(CosineHead):
@@ -14,8 +15,10 @@ class ElasticHead(CosineHead):
     evaluation uses the mean. Draws below 0 count as 0.
 
     ElasticFace+ (`ordered`) hands the drawn margins out by the angle between a sample and its
-    class: the largest margin to the largest angle, and so on down. (The authors' code indexes the
-    sorted margins by the order instead of the rank, which is not what their paper says.)
+    class: the largest margin to the largest angle, and so on down, over the batches of all
+    processes together. The parts of an accumulated batch are ordered each by itself. (The
+    authors' code indexes the sorted margins by the order instead of the rank, which is not what
+    their paper says.)
 
     Args:
         embedding_dim: Length of an embedding.
@@ -62,10 +65,10 @@ class ElasticHead(CosineHead):
         margins = (margins + self.margin_std * drawn).clamp(min=0.0)
         if not self.ordered:
             return margins
-        by_falling_angle = true.argsort(dim=0, stable=True)
-        return torch.empty_like(margins).scatter(
-            0, by_falling_angle, margins.sort(dim=0, descending=True).values
-        )
+        (all_true, mine), (all_margins, _) = whole_batch(true), whole_batch(margins)
+        by_falling_angle = all_true.argsort(dim=0, stable=True)
+        falling = all_margins.sort(dim=0, descending=True).values
+        return torch.empty_like(falling).scatter(0, by_falling_angle, falling)[mine]
 
     def apply_margins(self, true: Tensor, margins: Tensor) -> Tensor:
         """Return the true class's cosines with their margins, both `(N, 1)`."""
