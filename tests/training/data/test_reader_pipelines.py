@@ -14,9 +14,12 @@ from mstkd_training.cli import main
 from mstkd_training.data.encoded import decode_face
 from mstkd_training.data.sources.folders import write_folders
 from mstkd_training.data.sources.labels import write_labels
-from mstkd_training.data.sources.recordio import write_record_set
+from mstkd_training.data.sources.recordio import RecordSource, write_record_set
 from mstkd_training.data.testset import write_rfw
-from mstkd_training.data.verification_bin import write_verification_bin
+from mstkd_training.data.verification_bin import (
+    read_verification_bin,
+    write_verification_bin,
+)
 from mstkd_training.pipeline import run_pipeline
 from mstkd_training.progress import SilentReporter
 from mstkd_training.recipe_file import load_recipe
@@ -165,3 +168,14 @@ def test_the_testset_command_writes_the_pairs_of_a_protocol(
 def test_an_incomplete_source_is_named(override: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         load_recipe("smoke", [override])
+
+
+def test_the_pages_example_writes_files_that_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path(__file__).parents[3] / "docs" / "training" / "data.md"
+    code = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, page.name, "exec"), {})
+    assert len(RecordSource(tmp_path / "set", ("Any",))) == 4
+    assert read_verification_bin(tmp_path / "test.bin")[1].tolist() == [True, False]

@@ -51,7 +51,7 @@ def test_every_row_is_its_face_and_its_mirror_image_by_every_teacher(
     assert vectors.shape == (32, 2, 64)
     images = read_faces(Artifact.open(finished_run / "data")).images
     for place, teacher in enumerate(artifact.manifest.teachers):
-        backbone = fast_backbone(Artifact.open(finished_run / teacher.name))
+        backbone = fast_backbone(Artifact.open(finished_run / teacher.name), torch.device("cpu"))
         mine = vectors[:, :, 32 * place : 32 * place + 32]
         np.testing.assert_allclose(np.linalg.norm(mine, axis=-1), 1, atol=1e-5)
         for view in (0, 1):

@@ -94,7 +94,7 @@ def make_embeddings(
     return Artifact.open(run.target, "embeddings")
 
 
-def fast_backbone(artifact: Artifact, device: torch.device = CPU) -> nn.Module:
+def fast_backbone(artifact: Artifact, device: torch.device) -> nn.Module:
     """Return a backbone in evaluation mode on a device, in the memory order that is fastest."""
     backbone = load_backbone(artifact).to(device)
     return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

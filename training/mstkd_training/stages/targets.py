@@ -19,7 +19,7 @@ def make_targets(
     """Send all teacher embeddings through the adaptor.
 
     Args:
-        run: The stage's name, seed and place.
+        run: The stage's name, seed, place and device.
         embeddings: An embeddings artifact.
         adaptor: An adaptor artifact trained on the same teachers in the same order.
         section: The batch size.
@@ -35,7 +35,8 @@ def make_targets(
             f"these teachers in this order: {want}. Run the pipeline again."
         )
     vectors = embeddings.array("embeddings")
-    module = load_adaptor(adaptor)
+    device = run.processes.device
+    module = load_adaptor(adaptor).to(device)
     count, dim = len(vectors), adaptor.manifest.embedding_dim
     if dim is None:
         raise DataError(f"{adaptor.path}: its manifest names no embedding_dim.")
@@ -43,9 +44,9 @@ def make_targets(
         array = draft.open_array("targets", (count, VIEWS, dim), "float32")
         with run.reporter.bar(run.name, count) as bar:
             for start in range(0, count, section.batch_size):
-                rows = torch.from_numpy(vectors[start : start + section.batch_size].copy()).float()
-                outputs = unit(module(rows.flatten(0, 1)))
-                array[start : start + len(rows)] = outputs.view(len(rows), VIEWS, dim).numpy()
+                rows = torch.from_numpy(vectors[start : start + section.batch_size].copy())
+                outputs = unit(module(rows.to(device).float().flatten(0, 1)))
+                array[start : start + len(rows)] = outputs.view(-1, VIEWS, dim).cpu().numpy()
                 bar.advance(len(rows))
         array.flush()  # type: ignore[attr-defined]
         del array

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mstkd_serve.errors import DataError
@@ -42,11 +42,9 @@ class LabelSource:
         self._root = root
         wanted = {name: place for place, name in enumerate(groups)}
         self._rows = sorted(
-            (
-                (wanted[row[group]], row[identity], _COLUMN.sub(lambda m: row[m[1]], file))  # noqa: B023
-                for row in rows
-                if row[group] in wanted
-            ),
+            (wanted[row[group]], row[identity], _filled(file, row))
+            for row in rows
+            if row[group] in wanted
         )
         self._groups = tuple(groups)
 
@@ -61,8 +59,13 @@ class LabelSource:
             yield Sample(str(path), self._groups[place], identity, path.read_bytes)
 
 
-def read_label_rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
-    """Read a CSV file and require columns.
+def _filled(pattern: str, row: Mapping[str, str]) -> str:
+    """Return the pattern with the row's values in place of column names in braces."""
+    return _COLUMN.sub(lambda match: row[match[1]], pattern)
+
+
+def read_label_rows(path: Path, columns: Collection[str]) -> list[dict[str, str]]:
+    """Read some columns of a CSV file.
 
     Raises:
         DataError: The file is missing, no CSV file, lacks a column, or a row lacks a value.
@@ -84,7 +87,7 @@ def read_label_rows(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
                         f"{path}: line {reader.line_num} has no {', '.join(empty)}. Fill it in, "
                         "or remove the line."
                     )
-                rows.append(row)
+                rows.append({name: row[name] for name in columns})
             return rows
     except FileNotFoundError:
         raise DataError(f"{path}: no such file. Set data.labels to the CSV of labels.") from None
