@@ -25,9 +25,7 @@ def import_command(
         str,
         typer.Option(help="iresnet18, 34, 50 or 100, with -se where it has SE; sl, dul, dldpo."),
     ],
-    out: Annotated[
-        Path, typer.Option(help="Folder for the artifacts, such as a pipeline's --out.")
-    ],
+    out: Annotated[Path, typer.Option(help="Folder for the artifacts; not a pipeline's.")],
     group: Annotated[
         str | None, typer.Option(help="The group that a teacher was trained on.")
     ] = None,

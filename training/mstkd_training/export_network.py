@@ -139,7 +139,7 @@ def open_teachers(adaptor: Artifact, teachers: Sequence[Path] = ()) -> list[Arti
 
 
 def write_onnx(network: nn.Module, path: Path) -> None:
-    """Write a float ONNX file: `input` `[N, 3, 112, 112]` to `embedding` `[N, dim]`.
+    """Write a float ONNX file of opset 17: `input` `[N, 3, 112, 112]` to `embedding` `[N, dim]`.
 
     Uses the TorchScript exporter: it needs no further package and keeps a free batch axis. Its
     deprecation warnings concern torch's maintainers, not the user, and are not shown.

@@ -70,7 +70,7 @@ def import_backbone(
 
     Args:
         source: The file.
-        folder: Where artifacts go, such as a pipeline's folder; this one goes to `folder / name`.
+        folder: Where artifacts go; this one goes to `folder / name`.
         role: What it becomes.
         group: The group that a teacher was trained on; needed for a teacher.
         name: Name of the artifact; by default `teacher_<group>` or `student`.
