@@ -106,6 +106,24 @@ def test_skipped_images_are_counted_listed_and_said(
     ]
 
 
+def test_faces_without_labels_distil_a_student_of_given_teachers(
+    tmp_path: Path, people: People, finished_run: Path
+) -> None:
+    for number, (group, _, encoded) in enumerate(people):
+        path = tmp_path / "faces" / ("African" if group == "Indian" else group) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded)
+    settings = ["data.source=folders", f"data.path={tmp_path}/faces", "data.labelled=false"]
+    recipe = load_recipe("smoke", [*settings, "data.validation.share=0"])
+    names = ("teacher_asian", "teacher_african", "adaptor")
+    use = {name: finished_run / name for name in names}
+    student = run_pipeline(recipe, tmp_path / "run", SilentReporter(), use=use)
+    assert student.manifest.inputs.keys() == {"data", "targets"}
+    assert len(Artifact.open(tmp_path / "run" / "targets").array("targets")) == 24
+    with pytest.raises(DataError, match=r"no identities to train on: give the teachers .* --use"):
+        run_pipeline(recipe, tmp_path / "other", SilentReporter())
+
+
 def test_an_empty_group_stops_before_anything_is_trained(tmp_path: Path, people: People) -> None:
     folders(tmp_path / "faces", [one for one in people if one[0] == "Asian"])
     (tmp_path / "faces" / "Indian").mkdir()
@@ -163,6 +181,7 @@ def test_the_testset_command_writes_the_pairs_of_a_protocol(
         ("test={source: bin}", "test: source bin needs files"),
         ("test={source: pairs}", "test: source pairs needs path"),
         ("data.source=tar", r"data\.source"),
+        ("data.labelled=false", r"needs source=folders and validation\.share=0"),
     ],
 )
 def test_an_incomplete_source_is_named(override: str, message: str) -> None:

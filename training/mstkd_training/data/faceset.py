@@ -22,6 +22,7 @@ class FaceSet:
         group_names: Names of the groups; each has at least two faces.
         held_out: bool `(N,)`, True where the identity is held out of training, to validate on;
             None holds out none.
+        labelled: Whether it is known who the faces are; if not, each is an identity of its own.
 
     Raises:
         DataError: Shapes or dtypes are wrong, a group is empty or has a single face, or an
@@ -33,6 +34,7 @@ class FaceSet:
     groups: NDArray[np.int64]
     group_names: tuple[str, ...]
     held_out: NDArray[np.bool_] | None = None
+    labelled: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what training could only fail on later."""
@@ -128,6 +130,14 @@ class FaceSet:
 
         Returns:
             int64, one for each row, in the order of the rows.
+
+        Raises:
+            DataError: Nobody knows who the faces are.
         """
+        if not self.labelled:
+            raise DataError(
+                "data.labelled is false, so there are no identities to train on: give the teachers "
+                "and the adaptor with --use, and student.loss=a-kd."
+            )
         chosen = self.identities if rows is None else self.identities[rows]
         return np.unique(chosen, return_inverse=True)[1].astype(np.int64)

@@ -50,6 +50,8 @@ class DataSection(Section):
         labels: The CSV file of `labels`, and of a `recordio` set that holds several groups,
             relative to `path`.
         columns: The columns of that file.
+        labelled: Whether the images' identities are known. False takes `GROUP/*.jpg` of `folders`,
+            for an a-KD student of teachers and an adaptor that are there already (`--use`).
         exclude: Identities to leave out, as `IDENTITY` or `GROUP/IDENTITY`.
         resize: Scale images of another size than 112 x 112 instead of refusing them. They must
             be aligned all the same.
@@ -65,6 +67,7 @@ class DataSection(Section):
     path: Path | None = None
     labels: Path | None = None
     columns: ColumnsSection = ColumnsSection()
+    labelled: bool = True
     exclude: tuple[str, ...] = ()
     resize: bool = False
     identities_per_group: int | None = Field(default=None, ge=2)
@@ -87,6 +90,8 @@ class DataSection(Section):
             "recordio": ("path",),
         }[self.source]
         require(self, f"source {self.source}", needed)
+        if not self.labelled and (self.source != "folders" or self.validation.share):
+            raise ValueError("labelled=false needs source=folders and validation.share=0")
         return self
 
 

@@ -99,6 +99,7 @@ def read_faces(data: Artifact) -> FaceSet:
         groups=np.asarray(data.array("groups")),
         group_names=data.manifest.groups,
         held_out=np.asarray(data.array("held_out")),
+        labelled=bool(data.manifest.recipe.get("labelled", True)),
     )
 
 
@@ -129,7 +130,7 @@ def open_source(section: DataSection) -> Source:
             identity=columns.identity,
             group=columns.group,
         )
-    return FolderSource(path, section.groups)
+    return FolderSource(path, section.groups, labelled=section.labelled)
 
 
 def _render(run: StageRun, section: DataSection) -> FaceSet:

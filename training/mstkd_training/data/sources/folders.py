@@ -1,4 +1,4 @@
-"""Faces in folders: `GROUP/IDENTITY/*.jpg`."""
+"""Faces in folders: `GROUP/IDENTITY/*.jpg`, or `GROUP/*.jpg` where nobody knows who they are."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,14 +16,16 @@ class FolderSource:
     Args:
         root: The folder of the groups' folders.
         groups: Names of the groups' folders.
+        labelled: False takes the images in `GROUP/`, each as an identity of its own.
 
     Raises:
         DataError: The root or a group's folder is missing.
     """
 
-    def __init__(self, root: Path, groups: Sequence[str]) -> None:
+    def __init__(self, root: Path, groups: Sequence[str], *, labelled: bool = True) -> None:
         if not root.is_dir():
             raise DataError(f"{root}: no such folder. Set data.path to the folder of the groups.")
+        self._labelled = labelled
         self._folders: list[tuple[str, Path, list[str]]] = []
         for group in groups:
             if not (root / group).is_dir():
@@ -32,7 +34,8 @@ class FolderSource:
                     f"{root}: no folder of group {group!r}; it has {found or 'no folders'}. "
                     "Name the groups in data.groups as their folders are named."
                 )
-            for folder in sorted(entry for entry in (root / group).iterdir() if entry.is_dir()):
+            people = sorted(entry for entry in (root / group).iterdir() if entry.is_dir())
+            for folder in people if labelled else [root / group]:
                 names = sorted(
                     entry.name
                     for entry in folder.iterdir()
@@ -49,7 +52,8 @@ class FolderSource:
         for group, folder, names in self._folders:
             for name in names:
                 path = folder / name
-                yield Sample(str(path), group, folder.name, path.read_bytes)
+                identity = folder.name if self._labelled else name
+                yield Sample(str(path), group, identity, path.read_bytes)
 
 
 def write_folders(root: Path, faces: Iterable[tuple[str, str, bytes]]) -> None:
