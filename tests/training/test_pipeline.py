@@ -1,11 +1,6 @@
 import fcntl
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +10,7 @@ import torch
 from mstkd_serve.errors import DataError
 from mstkd_training.artifact import Artifact
 from mstkd_training.pipeline import run_pipeline
-from mstkd_training.progress import Bar, SilentReporter
+from mstkd_training.progress import SilentReporter
 from mstkd_training.recipe import Recipe
 from mstkd_training.recipe_file import load_recipe
 from mstkd_training.stages.data import read_faces
@@ -99,63 +94,6 @@ def test_eaf_kd_adds_the_margin_loss(run_copy: Path) -> None:
     metrics = Artifact.open(run_copy / "student").manifest.metrics
     assert metrics.keys() == {"loss", "1-cos", "distillation", "margin", *_VALIDATED}
     assert abs(metrics["loss"] - metrics["distillation"] - metrics["margin"]) < 1e-3
-
-
-def test_a_run_killed_in_the_middle_ends_with_the_same_weights(
-    finished_run: Path, tmp_path: Path, smoke: Recipe, weights_of: Weights
-) -> None:
-    folder = tmp_path / "killed"
-    command = [sys.executable, "-m", "mstkd_training.cli", "pipeline", "--recipe", "smoke"]
-    process = subprocess.Popen(
-        [*command, "--out", str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        checkpoint = folder / ".teacher_african.checkpoint.pt"
-        deadline = time.monotonic() + 60
-        while not checkpoint.exists() and process.poll() is None:
-            assert time.monotonic() < deadline, "no checkpoint within a minute"
-            time.sleep(0.002)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert not (folder / "student").exists(), "the kill came too late to test anything"
-    recorder = Recorder()
-    run_pipeline(smoke, folder, recorder)
-    assert "data: up to date" in recorder.lines
-    assert "teacher_asian: up to date" in recorder.lines
-    for name in ("teacher_african", "adaptor", "student"):
-        _assert_equal(weights_of(folder / name), weights_of(finished_run / name))
-    assert not list(folder.glob(".*")), "leftovers"
-
-
-def test_an_interrupted_stage_goes_on_where_it_was(
-    run_copy: Path, smoke: Recipe, weights_of: Weights
-) -> None:
-    wanted = weights_of(run_copy / "student")
-    (run_copy / "student" / "manifest.json").write_text("{}")
-
-    class Interrupting(Recorder):
-        def bar(self, title: str, total: int, done: int = 0) -> AbstractContextManager[Bar]:
-            class _Bar:
-                seen = 0
-
-                def advance(self, faces: int, shown: object = None) -> None:
-                    self.seen += faces
-                    if self.seen > total * 0.8:
-                        raise KeyboardInterrupt
-
-            return nullcontext(_Bar())
-
-    interrupted = False
-    try:
-        run_pipeline(smoke, run_copy, Interrupting())
-    except KeyboardInterrupt:
-        interrupted = True
-    assert interrupted
-    recorder = Recorder()
-    run_pipeline(smoke, run_copy, recorder)
-    assert "student: goes on after epoch 2 of 3" in recorder.lines
-    _assert_equal(weights_of(run_copy / "student"), wanted)
 
 
 def test_two_pipelines_do_not_share_a_folder(finished_run: Path, smoke: Recipe) -> None:

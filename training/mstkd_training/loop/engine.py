@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mstkd_serve.errors import RecipeError
+from mstkd_training.embedding import PRECISIONS
 from mstkd_training.heads.noise import key_to_seed, samples_of_a_batch
 from mstkd_training.loop.layers import prepare_layers
 from mstkd_training.loop.order import Part
@@ -17,7 +18,6 @@ from mstkd_training.loop.processes import Processes
 from mstkd_training.loop.task import StepResult, Task
 from mstkd_training.recipe import OptimiserSection
 
-_DTYPES: Final = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 _NOISE, _OTHER = 2, 3
 
 
@@ -57,10 +57,9 @@ class Engine:
         several = processes.world > 1
         task.module.to(processes.device)
         prepare_layers(task.module, synchronise=several and section.sync_batch_norm)
-        self._stepping: nn.Module = _Stepping(task, processes.device, _DTYPES[section.precision])
+        self._stepping: nn.Module = _Stepping(task, processes.device, PRECISIONS[section.precision])
         if several:
-            # Common statistics are equal already; separate ones are each process's own.
-            self._stepping = DistributedDataParallel(self._stepping, broadcast_buffers=False)
+            self._stepping = DistributedDataParallel(self._stepping)
         self._parameters = [entry for entry in task.module.parameters() if entry.requires_grad]
         self._optimiser = torch.optim.SGD(
             self._parameters,

@@ -1,10 +1,10 @@
 """Layers of a batch that is spread over processes: statistics of all of it, dropout by sample."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_reduce
 
 from mstkd_training.heads.cosine import single_or_double
 from mstkd_training.heads.noise import uniform
@@ -71,9 +71,9 @@ class CommonBatchNorm(nn.modules.batchnorm._BatchNorm):
         counted = values.new_tensor([values.numel() / values.shape[1]])
         distributed.all_reduce(counted)
         count = counted[0]
-        mean = _summed(values.sum(axes)) / count
+        mean = _sum(values.sum(axes)) / count
         centred = values - mean.view(shape)
-        variance = _summed(centred.square().sum(axes)) / count
+        variance = _sum(centred.square().sum(axes)) / count
         with torch.no_grad():
             weight = self.momentum if self.momentum is not None else 0.1
             self.running_mean.lerp_(mean, weight)
@@ -87,9 +87,24 @@ class CommonBatchNorm(nn.modules.batchnorm._BatchNorm):
         return normalised.to(input.dtype)
 
 
-def _summed(values: Tensor) -> Tensor:
-    """Return the sum over processes, through which gradients flow."""
-    summed: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+class _Summed(torch.autograd.Function):
+    """The sum over processes; a gradient reaches the values of every process."""
+
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        summed = values.clone()
+        distributed.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        summed = gradients[0].contiguous().clone()
+        distributed.all_reduce(summed)
+        return summed
+
+
+def _sum(values: Tensor) -> Tensor:
+    summed: Tensor = _Summed.apply(values)  # type: ignore[no-untyped-call]
     return summed
 
 
