@@ -42,7 +42,7 @@ class Killing(SilentReporter):
 
             def advance(self, faces: int, shown: object = None) -> None:
                 self.seen += faces
-                if doomed and self.seen >= total / 2:
+                if doomed and self.seen >= 0.6 * total:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         return nullcontext(_Bar())
