@@ -154,8 +154,20 @@ def test_damaged_entries_are_named(tmp_path: Path) -> None:
         lambda s: s.update({"conv1.weight": s["conv1.weight"] * torch.nan}),
         r"conv1\.weight holds values .* not fin",
     )
-    refused(lambda s: s.pop("fc.weight"), r"has no fc\.weight")
+    refused(lambda s: s.pop("fc.weight"), r"has no matrix fc\.weight")
     refused(lambda s: s.update({"bn1.bias": s["bn1.bias"].to_sparse()}), "not a plain dense tensor")
+    refused(lambda s: s.update({"bn1.bias": torch.zeros(1).expand(64)}), "not a plain dense tensor")
+    huge = torch.zeros(1).expand(10**12, 25088)
+    refused(
+        lambda s: s.update({"fc.weight": huge}), r"fc\.bias has shape|fc\.weight is not a plain"
+    )
+
+
+def test_a_name_is_one_folder(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.pth", backbone_state())
+    for name in ("../student", "a/b", ".", ".."):
+        with pytest.raises(DataError, match="cannot be the name of a folder"):
+            student(file, tmp_path / "out", name=name)
 
 
 class Bomb:
@@ -244,7 +256,7 @@ def test_an_adaptor_refuses_teachers_in_another_order_or_number(
         import_adaptor(source, run, teachers=given)
     with pytest.raises(DataError, match=r"fc\.weight has shape \[16, 64\], the network needs"):
         import_adaptor(source, run, teachers=given[:3])
-    with pytest.raises(DataError, match=r"has no fc2\.weight.* looks like the adaptor sl"):
+    with pytest.raises(DataError, match=r"has no matrix fc2\.weight.* looks like the adaptor sl"):
         import_adaptor(Source(source.file, "mst-kd", "dul"), run)
     with pytest.raises(DataError, match="not an artifact"):
         import_adaptor(source, tmp_path / "empty")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import torch
 from torch import Tensor
 
 from mstkd_serve.contract import Preprocessing
@@ -89,7 +90,9 @@ def import_backbone(
         raise DataError(f"{source.file}: only a student of MST-KD belongs to an adaptor.")
     state = read_published(source.file)
     dim = _length(state, "fc.weight", source.file)
-    fitted = fit_to(build_backbone(source.network, dim), state, source.file)
+    with torch.device("meta"):
+        network = build_backbone(source.network, dim)
+    fitted = fit_to(network, state, source.file)
     fields: dict[str, Any] = {
         "groups": (group,) if group else (),
         "preprocessing": Preprocessing(),
@@ -99,8 +102,8 @@ def import_backbone(
         manifest = Artifact.open(adaptor, "adaptor").manifest
         if manifest.embedding_dim != dim or manifest.preprocessing != Preprocessing():
             raise DataError(
-                f"{source.file}: gives {dim}-d embeddings; {adaptor}, {manifest.embedding_dim}-d, "
-                "or it sees faces otherwise. Give the adaptor that taught this student."
+                f"{source.file}: gives {dim}-d embeddings of faces as (x - 127.5) / 127.5, but "
+                f"{adaptor} does not. Give the adaptor that taught this student."
             )
         fields |= {
             "groups": manifest.groups,
@@ -109,7 +112,7 @@ def import_backbone(
             "embedding_space": manifest.embedding_space,
         }
     name = name or (teacher_name(group) if group else "student")
-    return _write(source, folder / name, role, fitted, dim, fields)
+    return _write(source, _place(folder, name), role, fitted, dim, fields)
 
 
 def import_adaptor(
@@ -148,7 +151,9 @@ def import_adaptor(
     last = "fc.weight" if source.network == "sl" else "fc2.weight"
     dim = _length(state, last, source.file)
     in_dim = sum(reference.embedding_dim for reference in references)
-    fitted = fit_to(build_adaptor(source.network, in_dim, dim), state, source.file)
+    with torch.device("meta"):
+        network = build_adaptor(source.network, in_dim, dim)
+    fitted = fit_to(network, state, source.file)
     fields = {
         "groups": tuple(reference.group for reference in references),
         "preprocessing": Preprocessing(),
@@ -156,7 +161,13 @@ def import_adaptor(
         "inputs": {reference.name: reference.id for reference in references},
         "embedding_space": f"adaptor-{weights_digest(fitted.state)}",
     }
-    return _write(source, folder / (name or "adaptor"), "adaptor", fitted, dim, fields)
+    return _write(source, _place(folder, name or "adaptor"), "adaptor", fitted, dim, fields)
+
+
+def _place(folder: Path, name: str) -> Path:
+    if Path(name).name != name or name.startswith("."):
+        raise DataError(f"{name!r} cannot be the name of a folder. Choose another --name.")
+    return folder / name
 
 
 def _write(
@@ -215,7 +226,7 @@ def _length(state: dict[str, Tensor], key: str, file: Path) -> int:
     """Return how many outputs the layer `key` has."""
     if key not in state or state[key].ndim != 2:
         raise DataError(
-            f"{file}: has no {key}, whose shape tells the length of an embedding. It is not the "
-            f"checkpoint of this network.{looks_like(state)}"
+            f"{file}: has no matrix {key}, whose shape tells the length of an embedding. It is "
+            f"not the checkpoint of this network.{looks_like(state)}"
         )
     return int(state[key].shape[0])

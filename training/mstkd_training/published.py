@@ -80,7 +80,7 @@ def fit_to(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> Fitte
     of a shallower one, and would otherwise pass for it.
 
     Args:
-        network: With the wanted architecture.
+        network: With the wanted architecture; it may be on torch's meta device.
         state: From `read_published`.
         path: Where it came from, for messages.
 
@@ -112,7 +112,9 @@ def fit_to(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> Fitte
                 f"{list(value.shape)}.{hint}"
             )
     fitted = {
-        key: _plain(state[key], value, f"{path}: {key}") if key in state else value.clone()
+        key: _plain(state[key], value, f"{path}: {key}")
+        if key in state
+        else torch.zeros_like(value, device="cpu")
         for key, value in wanted.items()
     }
     return Fitted(fitted, tuple(missing), tuple(left_over))
@@ -152,7 +154,9 @@ def _is_mapping(content: object) -> bool:
 
 def _plain(value: Tensor, like: Tensor, what: str) -> Tensor:
     """Return a dense copy in the dtype of `like`."""
-    if value.layout != torch.strided or value.is_quantized or value.is_complex():
+    odd = value.layout != torch.strided or value.is_quantized or value.is_complex()
+    # A tensor of strides 0 can claim to be huge in a file of a few bytes.
+    if odd or value.untyped_storage().nbytes() < value.numel() * value.element_size():
         raise DataError(f"{what} is not a plain dense tensor ({value.dtype}, {value.layout}).")
     plain = value.detach().to(like.dtype, copy=True).contiguous()
     if not torch.isfinite(plain).all():
