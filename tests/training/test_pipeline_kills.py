@@ -36,7 +36,7 @@ def test_a_pipeline_killed_in_every_stage_ends_with_the_same_weights(
         assert len(finished) == max(0, number - 1)
     for stage, line in (
         ("teacher_asian", "goes on after epoch 1 of 3"),
-        ("embeddings", "goes on after image 16 of 32"),
+        ("embeddings", "goes on after image 24 of 32"),
         ("adaptor", "goes on in epoch 2 of 3, after step 1"),
         ("student", "goes on in epoch 2 of 3, after step 1"),
     ):
