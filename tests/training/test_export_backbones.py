@@ -98,6 +98,23 @@ def test_every_backbone_passes_the_gate(
     check_file(tmp_path / "m.onnx", images, dim)
 
 
+@pytest.mark.slow
+def test_the_papers_projection_is_one_graph(
+    write_backbone: Callable[..., Path], tmp_path: Path, images: np.ndarray
+) -> None:
+    """Four IResNet-34 and DLDPO at 512 dimensions: a file of 0.55 GB."""
+    teachers = [
+        write_backbone(tmp_path / f"teacher_{group.lower()}", "iresnet34", 512, group)
+        for group in ("Asian", "African", "Caucasian", "Indian")
+    ]
+    references = tuple(reference_to(Artifact.open(teacher)) for teacher in teachers)
+    torch.manual_seed(0)
+    network = build_adaptor("dldpo", 2048, 512)
+    adaptor = write(tmp_path / "adaptor", "adaptor", network, "dldpo", 512, teachers=references)
+    export(adaptor, tmp_path / "path.onnx")
+    check_file(tmp_path / "path.onnx", images, 512)
+
+
 @pytest.mark.parametrize("name", ADAPTORS)
 def test_teachers_and_adaptor_pass_it_as_one_graph_and_apart(
     write_backbone: Callable[..., Path], tmp_path: Path, images: np.ndarray, name: str

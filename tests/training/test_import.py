@@ -53,18 +53,14 @@ def save(path: Path, content: Any) -> Path:
     return path
 
 
-@pytest.fixture
-def teachers(tmp_path: Path) -> Callable[..., Path]:
-    """Import four teachers into a folder."""
-
-    def make(dims: tuple[int, ...] = (DIM,) * 4) -> Path:
-        for seed, (group, dim) in enumerate(zip(PUBLISHED_ORDER, dims, strict=True)):
-            file = save(tmp_path / f"{group}.pth", backbone_state(seed=seed, dim=dim))
-            source = Source(file, "mst-kd", "iresnet18")
-            import_backbone(source, tmp_path / "run", role="teacher", group=group)
-        return tmp_path / "run"
-
-    return make
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four imported teachers, of 64 dimensions together."""
+    folder = tmp_path_factory.mktemp("published")
+    for seed, (group, dim) in enumerate(zip(PUBLISHED_ORDER, (16, 8, 16, 24), strict=True)):
+        file = save(folder / f"{group}.pth", backbone_state(seed=seed, dim=dim))
+        import_backbone(Source(file, "mst-kd", "iresnet18"), folder, role="teacher", group=group)
+    return folder
 
 
 def student(file: Path, out: Path, network: str = "iresnet18", **more: Any) -> Imported:
@@ -227,12 +223,11 @@ def test_a_missing_file_and_a_folder_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sl", "dul", "dldpo"])
 def test_an_adaptor_belongs_to_its_teachers_in_the_published_order(
-    tmp_path: Path, teachers: Callable[..., Path], name: str
+    tmp_path: Path, run: Path, name: str
 ) -> None:
-    run = teachers(dims=(16, 8, 16, 24))
     state = adaptor_state(name)
     file = save(tmp_path / "adaptor.pth", state)
-    imported = import_adaptor(Source(file, "mst-kd", name), run)
+    imported = import_adaptor(Source(file, "mst-kd", name), run, name=name)
     unused = {key for key in state if not key.startswith("fc")}
     assert set(imported.left_over) == unused
     manifest = imported.artifact.manifest
@@ -246,15 +241,12 @@ def test_an_adaptor_belongs_to_its_teachers_in_the_published_order(
     assert torch.equal(load_adaptor(imported.artifact)(batch), wanted(batch))
 
 
-def test_an_adaptor_refuses_teachers_in_another_order_or_number(
-    tmp_path: Path, teachers: Callable[..., Path]
-) -> None:
-    run = teachers()
+def test_an_adaptor_refuses_teachers_in_another_order_or_number(tmp_path: Path, run: Path) -> None:
     source = Source(save(tmp_path / "a.pth", adaptor_state("sl")), "mst-kd", "sl")
     given = [run / f"teacher_{group}" for group in ("african", "asian", "caucasian", "indian")]
     with pytest.raises(DataError, match="order Asian, African, Caucasian, Indian"):
         import_adaptor(source, run, teachers=given)
-    with pytest.raises(DataError, match=r"fc\.weight has shape \[16, 64\], the network needs"):
+    with pytest.raises(DataError, match=r"fc\.weight has shape \[16, 64\], the .* \[16, 40\]"):
         import_adaptor(source, run, teachers=given[:3])
     with pytest.raises(DataError, match=r"has no matrix fc2\.weight.* looks like the adaptor sl"):
         import_adaptor(Source(source.file, "mst-kd", "dul"), run)
@@ -264,10 +256,7 @@ def test_an_adaptor_refuses_teachers_in_another_order_or_number(
         import_adaptor(Source(source.file, "arcface-torch", "sl"), run)
 
 
-def test_a_student_shares_its_adaptors_space_and_no_other(
-    tmp_path: Path, teachers: Callable[..., Path]
-) -> None:
-    run = teachers()
+def test_a_student_shares_its_adaptors_space_and_no_other(tmp_path: Path, run: Path) -> None:
     adaptor_file = save(tmp_path / "a.pth", adaptor_state("sl"))
     adaptor = import_adaptor(Source(adaptor_file, "mst-kd", "sl"), run).artifact
     file = save(tmp_path / "student.pth", backbone_state(seed=7))
