@@ -8,6 +8,7 @@ import typer
 from pydantic import ValidationError
 
 from mstkd_serve import __version__
+from mstkd_serve.cli_bench import bench_command
 from mstkd_serve.cli_console import (
     CHECK_FAILED,
     INTERRUPTED,
@@ -33,6 +34,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(triton_app, name="triton")
 app.add_typer(evaluate_app, name="evaluate")
 app.command("graph")(graph_command)
+app.command("bench")(bench_command)
 app.command("up")(up_command)
 app.command("doctor")(doctor_command)
 app.command("calibrate")(calibrate_command)

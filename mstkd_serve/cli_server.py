@@ -36,14 +36,14 @@ def triton_install(
     runtime: Annotated[
         list[str] | None,
         typer.Option(
-            "--runtime", help="onnxruntime (default), onnxruntime-gpu or openvino; repeat."
+            "--runtime", help="openvino (default), onnxruntime or onnxruntime-gpu; repeat."
         ),
     ] = None,
 ) -> None:
     """Install a tritonserver with pip, in an environment of its own."""
     home = installed_home()
     made = install(
-        home, runtimes=tuple(runtime or ["onnxruntime"]), progress=lambda line: console.print(line)
+        home, runtimes=tuple(runtime or ["openvino"]), progress=lambda line: console.print(line)
     )
     console.print(f"tritonserver {'is installed' if made else 'was installed already'} in {home}")
 

@@ -18,7 +18,13 @@ from mstkd_serve.graph.compare import (
     write_compare_graph,
 )
 from mstkd_serve.graph.fuse import fuse
-from mstkd_serve.graph.source import INPUT_NAME, OUTPUT_NAME, read_contract, read_metadata
+from mstkd_serve.graph.source import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    is_served_file,
+    read_contract,
+    read_metadata,
+)
 
 __all__ = [
     "ACCEPTED_NAME",
@@ -33,6 +39,7 @@ __all__ = [
     "Teacher",
     "build_served_graph",
     "fuse",
+    "is_served_file",
     "match_teachers",
     "read_adaptor",
     "read_contract",

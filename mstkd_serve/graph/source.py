@@ -87,6 +87,15 @@ def is_served(model: ModelProto) -> bool:
     )
 
 
+def is_served_file(path: Path) -> bool:
+    """Tell whether an ONNX file already is a served graph.
+
+    Raises:
+        GraphError: The file is missing or is not ONNX.
+    """
+    return is_served(load_model(path))
+
+
 def check_network_input(model: ModelProto, path: Path) -> None:
     """Refuse an input other than float32 `[1 or N, 3, 112, 112]`.
 

@@ -1,6 +1,6 @@
 """The Triton model repository: typed configs, build and check."""
 
-from mstkd_serve.repository.build import Projection, build_repository
+from mstkd_serve.repository.build import ENSEMBLE, STUDENT, Projection, build_repository
 from mstkd_serve.repository.check import check_repository
 from mstkd_serve.repository.options import (
     CpuPrecision,
@@ -19,6 +19,8 @@ from mstkd_serve.repository.versions import (
 )
 
 __all__ = [
+    "ENSEMBLE",
+    "STUDENT",
     "CpuPrecision",
     "Device",
     "GpuPrecision",

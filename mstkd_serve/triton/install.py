@@ -48,17 +48,16 @@ def server_package(home: Path) -> Path:
 def install(
     home: Path,
     *,
-    runtimes: tuple[str, ...] = ("onnxruntime",),
+    runtimes: tuple[str, ...] = ("openvino",),
     progress: Callable[[str], None],
 ) -> bool:
     """Make the environment with pip, unless it is there already.
 
     Args:
         home: Folder of the environment.
-        runtimes: What runs the models inside the server: `onnxruntime` or `onnxruntime-gpu`,
-            `openvino`. A runtime
-            that is also installed beside mstkd-serve is taken in the same version, so that the
-            server runs a model as its export gate did.
+        runtimes: What runs the models inside the server: `openvino`, the faster one on CPUs;
+            `onnxruntime`, or `onnxruntime-gpu` for GPUs. A runtime that is also installed beside
+            mstkd-serve is taken in the same version.
         progress: Called with a line at each step.
 
     Returns:
