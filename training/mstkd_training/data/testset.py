@@ -99,7 +99,7 @@ def listed_test_set(path: Path, groups: Sequence[str] = ()) -> TestSet:
     gathered = _Gathered(tuple(groups or found))
     for place, group in enumerate(groups or found):
         mine = [pair for pair in listed if pair.group == group]
-        names = list(dict.fromkeys(pair.fold for pair in mine))
+        names = list(dict.fromkeys(pair.fold or None for pair in mine))
         folds = _stretches(len(mine))
         for number, pair in enumerate(mine):
             sides = ((pair.first, pair.first_identity), (pair.second, pair.second_identity))
