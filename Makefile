@@ -8,7 +8,7 @@ unexport MSTKD_TRITON_HOME
 INSTALLED := $(VENV)/.installed
 SERVER := $(VENV)/tritonserver/mstkd-triton.json
 
-.PHONY: help setup demo test test-all lint types format bench bench-ensemble docs model-repo image clean
+.PHONY: help setup demo test test-all lint types format bench bench-ensemble bench-train docs model-repo image clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -55,6 +55,9 @@ bench: setup ## Measure the engines, and the served path against the same model 
 
 bench-ensemble: setup ## Compare the ensemble mode as one graph and as steps (after make demo)
 	@$(BIN)/python examples/bench_ensemble.py $(HOME_DIR)/demo
+
+bench-train: setup ## Compare training, target reading and extraction with the public code's way (minutes)
+	@$(BIN)/python examples/bench_train.py
 
 docs: $(INSTALLED) ## Write the command-line reference, and the API reference from docstrings
 	@$(BIN)/typer mstkd_serve.cli utils docs --name mstkd-serve --output docs/commands/mstkd-serve.md

@@ -6,9 +6,32 @@ from mstkd_serve.errors import RecipeError
 from mstkd_training.recipe_file import load_recipe
 
 
-@pytest.mark.parametrize("name", ["demo", "smoke"])
+@pytest.mark.parametrize("name", ["demo", "smoke", "paper-r34", "paper-r50"])
 def test_packaged_recipes_are_valid(name: str) -> None:
     assert load_recipe(name).data.groups[0] == "Asian"
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone"), [("paper-r34", "iresnet34"), ("paper-r50", "iresnet50")]
+)
+def test_the_papers_recipes_have_the_papers_numbers(name: str, backbone: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.data.groups == ("Asian", "African", "Caucasian", "Indian")
+    assert recipe.teacher.backbone.name == recipe.student.backbone == backbone
+    for section in (recipe.teacher.optimiser, recipe.student.optimiser, recipe.adaptor.optimiser):
+        assert (section.epochs, section.steps) == (26, (8, 14, 20, 25))
+        assert (section.momentum, section.weight_decay, section.clip_norm) == (0.9, 5e-4, 5.0)
+    assert recipe.teacher.optimiser.learning_rate == pytest.approx(0.025)
+    assert recipe.adaptor.optimiser.learning_rate == pytest.approx(0.25)
+    for head in (recipe.teacher.head, recipe.adaptor.head):
+        assert (head.scale, head.margin_mean, head.margin_std) == (64.0, 0.5, 0.05)
+    assert recipe.student.distillation_weight == 10_000
+
+
+def test_the_learning_rate_falls_after_each_step() -> None:
+    section = load_recipe("paper-r34").teacher.optimiser
+    rates = [section.learning_rate_in(epoch) for epoch in (0, 7, 8, 13, 14, 25)]
+    assert rates == pytest.approx([0.025, 0.025, 0.0025, 0.0025, 0.00025, 0.0000025])
 
 
 def test_learning_rate_scales_with_the_batch() -> None:

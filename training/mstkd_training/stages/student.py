@@ -106,7 +106,7 @@ def train_student(
         result=backbone,
         samples=len(rows),
         load=load,
-        step=_step(parts, run.preprocessing, section),
+        step=student_step(parts, run.preprocessing, section),
         validate=validate_faces(run, data, faces, backbone),
     )
     metrics = run.fit(task, section.optimiser, section.selection)
@@ -121,10 +121,10 @@ def train_student(
     )
 
 
-def _step(
+def student_step(
     parts: dict[str, nn.Module], preprocessing: Preprocessing, section: StudentSection
 ) -> Callable[..., StepResult]:
-    """Return the computation of one batch's loss."""
+    """Return the computation of one batch's loss, from uint8 faces, targets and labels."""
 
     def step(pixels: Tensor, wanted: Tensor, labels: Tensor | None = None) -> StepResult:
         outputs = parts["backbone"](network_input(pixels, preprocessing)).float()
