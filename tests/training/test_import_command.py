@@ -52,8 +52,8 @@ def test_teacher_adaptor_and_student_are_imported_and_told_about(
     assert run(monkeypatch, published / "student.pth", *student, *backbone) == 0
     artifacts = [Artifact.open(out / name) for name in ("teacher_nordic", "adaptor", "student")]
     assert [entry.manifest.kind for entry in artifacts] == ["teacher", "adaptor", "student"]
-    spaces = [export(entry.path, tmp_path / "m.onnx")[0].embedding_space for entry in artifacts]
-    assert spaces[0] != spaces[1] == spaces[2]
+    spaces = [export(entry.path, tmp_path / "m.onnx")[0].embedding_space for entry in artifacts[1:]]
+    assert spaces[0] == spaces[1]
 
 
 @pytest.mark.parametrize(
