@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml training/pyproject.toml clients/python/pyproject.to
 	@$(PYTHON) -m venv $(VENV)
 	@echo "Installing the three distributions and the tools (about 2 GB, a minute or more) ..."
 	@$(BIN)/pip install --quiet --constraint constraints.txt \
-	  --editable 'clients/python[align,bulk,insightface,local,ray,telemetry]' --editable '.[cpu,openvino,report,dev]' --editable training
+	  --editable 'clients/python[align,bulk,insightface,local,ray,telemetry]' --editable '.[cpu,openvino,report,dev]' --editable 'training[tensorboard]'
 	@touch $@
 
 $(SERVER): $(INSTALLED)

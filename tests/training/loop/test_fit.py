@@ -1,12 +1,14 @@
 """One process: order, resume, accumulation, precision, the chosen epoch."""
 
 import csv
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 from mstkd_serve.errors import DataError, RecipeError
@@ -63,6 +65,7 @@ def train(
     fingerprint: str = "f",
     every: int | None = None,
     selection: SelectionSection | None = None,
+    settings: LoopSettings | None = None,
 ) -> dict[str, float]:
     return fit(
         task,
@@ -72,7 +75,7 @@ def train(
         checkpoint=Checkpoint(folder / "c.pt", fingerprint),
         reporter=SilentReporter(),
         processes=ALONE,
-        settings=LoopSettings(checkpoint_steps=every),
+        settings=settings or LoopSettings(checkpoint_steps=every),
         logs=folder / "logs",
     )
 
@@ -208,6 +211,25 @@ def test_the_log_has_a_row_an_epoch_with_all_parts_of_the_loss(tmp_path: Path) -
     assert float(rows[-1]["loss"]) == pytest.approx(figures["loss"], rel=1e-5)
     assert float(rows[-1]["half"]) == pytest.approx(figures["loss"] / 2, rel=1e-5)
     assert all(float(row["images_per_s"]) > 0 for row in rows)
+
+
+def test_tensorboard_gets_every_epoch_once_also_after_a_kill(tmp_path: Path) -> None:
+    settings = LoopSettings(tensorboard=True)
+    with pytest.raises(KilledError):
+        train(make_task(killed_at=10), tmp_path, settings=settings)
+    train(make_task(validate=lambda: 50.0), tmp_path, settings=settings)
+    events = EventAccumulator(str(tmp_path / "logs" / "tensorboard" / "net"))
+    events.Reload()
+    assert [entry.step for entry in events.Scalars("epoch/loss")] == [4, 8, 12, 16]
+    assert "epoch/accuracy_mean" in events.Tags()["scalars"]
+
+
+def test_without_tensorboard_the_option_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(RecipeError, match=r"pip install 'mstkd-training\[tensorboard\]'"):
+        train(make_task(), tmp_path, settings=LoopSettings(tensorboard=True))
 
 
 def test_a_checkpoint_of_something_else_is_ignored(tmp_path: Path) -> None:

@@ -26,13 +26,14 @@ class Events:
 
     Args:
         folder: Where they go; None writes none.
-        first_step: Events from this step on, left by a run that was killed, are hidden.
+        done: Steps that are done; events of later ones, left by a run that was killed, are
+            hidden.
 
     Raises:
         RecipeError: TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path | None, first_step: int = 0) -> None:
+    def __init__(self, folder: Path | None, done: int = 0) -> None:
         self._writer: Any = None
         if folder is None:
             return
@@ -43,7 +44,7 @@ class Events:
                 "--tensorboard: TensorBoard is not installed. Say: "
                 "pip install 'mstkd-training[tensorboard]', or leave the option out."
             ) from error
-        self._writer = SummaryWriter(str(folder), purge_step=first_step)
+        self._writer = SummaryWriter(str(folder), purge_step=done + 1)
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Write scalars of one step, counted from the start of training."""
