@@ -4,11 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from mstkd_serve.errors import DataError
 from mstkd_training.artifact import Artifact
+from mstkd_training.export_adaptor import export_adaptor
+from mstkd_training.manifest import Manifest
 from mstkd_training.pipeline import run_pipeline
 from mstkd_training.progress import SilentReporter
 from mstkd_training.recipe import Recipe
@@ -94,6 +97,63 @@ def test_eaf_kd_adds_the_margin_loss(run_copy: Path) -> None:
     metrics = Artifact.open(run_copy / "student").manifest.metrics
     assert metrics.keys() == {"loss", "1-cos", "distillation", "margin", *_VALIDATED}
     assert abs(metrics["loss"] - metrics["distillation"] - metrics["margin"]) < 1e-3
+
+
+def test_generalists_replace_the_specialists_through_to_the_export(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    overrides = ["teacher.kind=generalist", "data.identities_per_group=6"]
+    run_pipeline(load_recipe("smoke", overrides), folder, SilentReporter())
+    adaptor = Artifact.open(folder / "adaptor").manifest
+    names = ["teacher_generalist1", "teacher_generalist2"]
+    assert [teacher.name for teacher in adaptor.teachers] == names
+    assert [teacher.group for teacher in adaptor.teachers] == ["generalist1", "generalist2"]
+    for name in names:
+        manifest = Artifact.open(folder / name).manifest
+        assert manifest.groups == ("Asian", "African")
+        assert {"accuracy_Asian", "accuracy_African"} <= manifest.metrics.keys()
+    export_adaptor(folder / "adaptor", tmp_path / "adaptor.onnx")
+    inputs = [entry.name for entry in onnx.load(tmp_path / "adaptor.onnx").graph.input]
+    assert inputs == ["embedding_generalist1", "embedding_generalist2"]
+
+
+def test_given_teachers_are_used_instead_of_trained_ones(
+    finished_run: Path, tmp_path: Path, smoke: Recipe, weights_of: Weights
+) -> None:
+    names = ("teacher_asian", "teacher_african")
+    recorder = Recorder()
+    use = {name: finished_run / name for name in names}
+    run_pipeline(smoke, tmp_path / "run", recorder, use=use)
+    assert recorder.ran == ["data", "embeddings", "adaptor", "targets", "student"]
+    assert not any((tmp_path / "run" / name).exists() for name in names)
+    _assert_equal(weights_of(tmp_path / "run" / "student"), weights_of(finished_run / "student"))
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "message"),
+    [
+        ("teacher_asian", "teacher_african", "a teacher of African, needed is one of Asian"),
+        ("teacher_asian", "adaptor", "holds a adaptor artifact, needed is teacher"),
+        ("teacher_indian", "teacher_asian", "there is no such stage; use teacher_asian, "),
+    ],
+)
+def test_teachers_that_do_not_fit_are_refused(
+    finished_run: Path, tmp_path: Path, smoke: Recipe, name: str, source: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        run_pipeline(smoke, tmp_path, SilentReporter(), use={name: finished_run / source})
+
+
+def test_an_imported_artifact_is_not_trained_over(run_copy: Path, smoke: Recipe) -> None:
+    teacher = run_copy / "teacher_asian"
+    values = Manifest.load(teacher).model_dump()
+    Manifest(**{**values, "id": "", "fingerprint": "x", "recipe": {"imported": "a.pth"}}).save(
+        teacher
+    )
+    with pytest.raises(DataError, match=f"Say --use teacher_asian={teacher} to use it"):
+        run_pipeline(smoke, run_copy, SilentReporter())
+    recorder = Recorder()
+    run_pipeline(smoke, run_copy, recorder, use={"teacher_asian": teacher})
+    assert recorder.ran == ["embeddings", "adaptor", "targets", "student"]
 
 
 def test_two_pipelines_do_not_share_a_folder(finished_run: Path, smoke: Recipe) -> None:
