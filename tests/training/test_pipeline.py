@@ -128,6 +128,19 @@ def test_given_teachers_are_used_instead_of_trained_ones(
     _assert_equal(weights_of(tmp_path / "run" / "student"), weights_of(finished_run / "student"))
 
 
+def test_watched_pairs_are_logged_and_have_no_say(
+    finished_run: Path, tmp_path: Path, smoke: Recipe, weights_of: Weights
+) -> None:
+    run_pipeline(smoke, tmp_path, SilentReporter(), watched=load_test_set(finished_run))
+    header = (tmp_path / "logs" / "student.csv").read_text().splitlines()[0].split(",")
+    assert {"watched_accuracy_Asian", "watched_accuracy_std", "accuracy_Asian"} <= {*header}
+    assert "watched" not in (tmp_path / "logs" / "adaptor.csv").read_text()
+    for name in ("teacher_asian", "student"):
+        manifest = Artifact.open(tmp_path / name).manifest
+        assert manifest.id == Artifact.open(finished_run / name).manifest.id
+        _assert_equal(weights_of(tmp_path / name), weights_of(finished_run / name))
+
+
 @pytest.mark.parametrize(
     ("name", "source", "message"),
     [

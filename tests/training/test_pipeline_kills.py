@@ -1,6 +1,7 @@
 """Pipelines that are killed, interrupted, or spread over processes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -35,12 +36,11 @@ def test_a_pipeline_killed_in_every_stage_ends_with_the_same_weights(
         finished = [line for line in run if line.endswith(": up to date")]
         assert len(finished) == max(0, number - 1)
     for stage, line in (
-        ("teacher_asian", "goes on after epoch 1 of 3"),
-        ("embeddings", "goes on after image 24 of 32"),
-        ("adaptor", "goes on in epoch 2 of 3, after step 1"),
-        ("student", "goes on in epoch 2 of 3, after step 1"),
+        ("embeddings", r"goes on after image \d+ of \d+"),
+        ("adaptor", r"goes on in epoch 2 of 3, after step \d"),
+        ("student", r"goes on in epoch 2 of 3, after step \d"),
     ):
-        assert any(entry.startswith(f"{stage}: {line}") for run in runs for entry in run), stage
+        assert re.search(f"^{stage}: {line}$", done.stdout, re.MULTILINE), stage
     for name in NETWORKS:
         assert_equal(weights_of(folder / name), weights_of(finished_run / name))
     assert not list(folder.glob(".*")), "leftovers"

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from mstkd_serve.errors import MstkdError, ParityError, RecipeError
 from mstkd_training.cli_import import import_command
-from mstkd_training.data.testset import write_test_set
+from mstkd_training.data.testset import TestSet, bins_test_set, listed_test_set, write_test_set
 from mstkd_training.export import export
 from mstkd_training.export_adaptor import export_adaptor
 from mstkd_training.loop import USUAL, LoopSettings, join_processes
@@ -69,6 +69,13 @@ def pipeline_command(
     checkpoint_steps: Annotated[
         int | None, typer.Option(help="Write it also every so many steps.", min=1)
     ] = None,
+    watch: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pairs to measure teachers and student on after every epoch, for OUT/logs alone: "
+            "RFW's folder, LFW's pairs.txt, a CSV file of pairs, or a verification .bin."
+        ),
+    ] = None,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write event files to OUT/logs/tensorboard.")
     ] = False,
@@ -90,10 +97,17 @@ def pipeline_command(
             use=_folders_to_use(use or ()),
             processes=processes,
             settings=settings,
+            watched=_pairs_to_watch(watch) if watch and processes.first else None,
         )
     reporter.message(
         f"Done. Export the student: mstkd-train export {student.path} --out student.onnx"
     )
+
+
+def _pairs_to_watch(path: Path) -> TestSet:
+    if path.suffix == ".bin":
+        return bins_test_set({path.stem: path})
+    return listed_test_set(path)
 
 
 def _folders_to_use(options: Sequence[str]) -> dict[str, Path]:

@@ -12,6 +12,7 @@ import yaml
 from mstkd_serve.errors import DataError
 from mstkd_serve.files import atomic_path
 from mstkd_training.artifact import Artifact
+from mstkd_training.data.testset import TestSet
 from mstkd_training.loop import ALONE, USUAL, LoopSettings, Processes
 from mstkd_training.manifest import Kind
 from mstkd_training.progress import Reporter
@@ -38,6 +39,7 @@ def run_pipeline(
     use: Mapping[str, Path] | None = None,
     processes: Processes = ALONE,
     settings: LoopSettings = USUAL,
+    watched: TestSet | None = None,
 ) -> Artifact:
     """Make every artifact that is missing or stale, and say why.
 
@@ -53,6 +55,8 @@ def run_pipeline(
             of the stage, such as `teacher_asian`.
         processes: This process among those of the run.
         settings: How the run is carried out.
+        watched: Pairs that teachers and student are measured on after every epoch, for the logs
+            alone; the first process reads them.
 
     Returns:
         The student.
@@ -63,7 +67,7 @@ def run_pipeline(
         RecipeError: Training diverged.
         KeyboardInterrupt: Ctrl-C, or a polite end; the training's state is written.
     """
-    pipeline = _Pipeline(recipe, folder, reporter, dict(use or {}), processes, settings)
+    pipeline = _Pipeline(recipe, folder, reporter, dict(use or {}), processes, settings, watched)
     if not processes.first:
         return pipeline.run()
     with _only_one_in(folder):
@@ -101,9 +105,11 @@ class _Pipeline:
         use: dict[str, Path],
         processes: Processes,
         settings: LoopSettings,
+        watched: TestSet | None,
     ) -> None:
         self.recipe, self.folder, self.reporter = recipe, folder, reporter
         self.use, self.processes, self.settings = use, processes, settings
+        self.watched = watched
         self.plans = plan_teachers(recipe.teacher, recipe.data.groups)
         known = [*(plan.name for plan in self.plans), "adaptor"]
         for name in use:
@@ -184,6 +190,7 @@ class _Pipeline:
             self.reporter,
             self.processes,
             self.settings,
+            self.watched,
         )
         reason = self.processes.told(run.why_stale() if self.processes.first else None)
         if reason is None:

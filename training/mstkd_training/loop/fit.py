@@ -23,6 +23,11 @@ from mstkd_training.recipe import OptimiserSection, SelectionSection
 _SHOW_EVERY: Final = 20  # steps between readings of a GPU's numbers, which wait for it
 _AGREE_EVERY: Final = 10  # steps between the processes' agreements on writing the state
 
+WATCHED: Final = "watched_"
+"""Before the names of figures that have no say."""
+
+_LOGGED_ONLY: Final = ("images_per_s", "learning_rate", WATCHED)
+
 
 def fit(
     task: Task,
@@ -125,7 +130,7 @@ class _Training:
                 f"{task.name}: keeps epoch {row['epoch']:.0f} of {epochs}, on held-out identities "
                 f"{row['accuracy_mean']:.2f} % right, STD {row['accuracy_std']:.2f}"
             )
-        return {key: v for key, v in row.items() if key not in ("images_per_s", "learning_rate")}
+        return {key: value for key, value in row.items() if not key.startswith(_LOGGED_ONLY)}
 
     def _order(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         return batches(self.task.samples, self.section.batch_size, self.engine.seed, self.epoch)
@@ -183,9 +188,12 @@ class _Training:
     def _validate(self, row: Row) -> None:
         """Add the validation's figures to the row; keep the weights if they are the best."""
         last = self.epoch == self.section.epochs
+        due = last or self.epoch % self.selection.every_epochs == 0
         better = last and self.task.validate is None
-        if self.task.validate and (last or self.epoch % self.selection.every_epochs == 0):
-            self.task.result.eval()
+        self.task.result.eval()
+        if self.task.watch and due:
+            row |= {f"{WATCHED}{key}": value for key, value in self.task.watch().items()}
+        if self.task.validate and due:
             row |= self.task.validate()
             row["score"] = score_of(row, self.selection.std_weight)
             better = row["score"] >= self.best.get("score", -math.inf)

@@ -47,6 +47,8 @@ class Task:
         step: From those tensors, on the device of the parameters, to the result of the batch.
         validate: From `result` in evaluation mode to figures (percent) with `accuracy_mean` and
             `accuracy_std` among them; None where nothing is held out.
+        watch: As `validate`, but for people's eyes alone: what it returns goes into the logs
+            and has no say in which weights are kept.
     """
 
     name: str
@@ -56,3 +58,4 @@ class Task:
     load: Callable[[Tensor, Tensor], tuple[Tensor, ...]]
     step: Callable[..., StepResult]
     validate: Callable[[], Mapping[str, float]] | None = None
+    watch: Callable[[], Mapping[str, float]] | None = None

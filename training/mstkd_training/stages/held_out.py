@@ -58,11 +58,24 @@ def validate_faces(
     run: StageRun, data: Artifact, faces: FaceSet, backbone: nn.Module, group: str | None = None
 ) -> Validate | None:
     """Return what measures a backbone on held-out faces, unflipped; see `validate_vectors`."""
-    device = run.processes.device
+    return validate_vectors(run, data, faces, _embedder(run, faces, backbone), group)
 
+
+def watch_faces(run: StageRun, backbone: nn.Module) -> Validate | None:
+    """Return what measures a backbone on the pairs that the user wants to watch, if any."""
+    watched = run.watched
+    if watched is None:
+        return None
+    embed_rows = _embedder(run, watched.faces, backbone)
+    return lambda: pair_figures(watched.pairs, watched.faces.group_names, embed_rows)
+
+
+def _embedder(
+    run: StageRun, faces: FaceSet, backbone: nn.Module
+) -> Callable[[NDArray[np.int64]], Tensor]:
     def embed_rows(rows: NDArray[np.int64]) -> Tensor:
         indices = torch.from_numpy(rows)
         pixels = face_batch(faces.images, indices, torch.zeros(len(rows), dtype=torch.bool))
-        return embed(backbone, pixels.to(device), run.preprocessing)
+        return embed(backbone, pixels.to(run.processes.device), run.preprocessing)
 
-    return validate_vectors(run, data, faces, embed_rows, group)
+    return embed_rows

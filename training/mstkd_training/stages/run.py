@@ -12,6 +12,7 @@ from mstkd_serve.contract import Preprocessing
 from mstkd_serve.errors import DataError
 from mstkd_training.artifact import Artifact, writing_artifact
 from mstkd_training.checkpoint import Checkpoint
+from mstkd_training.data.testset import TestSet
 from mstkd_training.loop import ALONE, USUAL, LoopSettings, Processes, Task, fit
 from mstkd_training.manifest import Kind, Manifest, digest_of
 from mstkd_training.progress import Reporter
@@ -39,6 +40,8 @@ class StageRun:
         reporter: Where messages and progress go.
         processes: This process among those of the run.
         settings: How the run is carried out.
+        watched: Pairs that networks of faces are measured on while they are trained, for the
+            logs alone.
     """
 
     kind: Kind
@@ -51,6 +54,7 @@ class StageRun:
     reporter: Reporter
     processes: Processes = ALONE
     settings: LoopSettings = USUAL
+    watched: TestSet | None = None
 
     @property
     def target(self) -> Path:

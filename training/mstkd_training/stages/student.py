@@ -18,7 +18,7 @@ from mstkd_training.heads import build_head
 from mstkd_training.loop import StepResult, Task
 from mstkd_training.recipe import StudentSection
 from mstkd_training.stages.data import read_faces
-from mstkd_training.stages.held_out import validate_faces
+from mstkd_training.stages.held_out import validate_faces, watch_faces
 from mstkd_training.stages.run import StageRun
 
 
@@ -108,6 +108,7 @@ def train_student(
         load=load,
         step=student_step(parts, run.preprocessing, section),
         validate=validate_faces(run, data, faces, backbone),
+        watch=watch_faces(run, backbone),
     )
     metrics = run.fit(task, section.optimiser, section.selection)
     return run.keep(

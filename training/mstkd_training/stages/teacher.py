@@ -18,7 +18,7 @@ from mstkd_training.heads import build_head
 from mstkd_training.loop import StepResult, Task, classified
 from mstkd_training.recipe import TeacherSection
 from mstkd_training.stages.data import read_faces
-from mstkd_training.stages.held_out import validate_faces
+from mstkd_training.stages.held_out import validate_faces, watch_faces
 from mstkd_training.stages.run import StageRun, derive_seed
 
 
@@ -102,6 +102,7 @@ def train_teacher(
         load=load,
         step=step,
         validate=validate_faces(run, data, faces, backbone, plan.group),
+        watch=watch_faces(run, backbone),
     )
     metrics = run.fit(task, section.optimiser, section.selection)
     state = backbone.state_dict()
