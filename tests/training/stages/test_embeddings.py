@@ -48,14 +48,14 @@ def test_every_row_is_its_face_and_its_mirror_image_by_every_teacher(
 ) -> None:
     artifact = Artifact.open(finished_run / "embeddings")
     vectors = artifact.array("embeddings")
-    assert vectors.shape == (32, 2, 64)
+    assert vectors.shape == (48, 2, 64)
     images = read_faces(Artifact.open(finished_run / "data")).images
     for place, teacher in enumerate(artifact.manifest.teachers):
         backbone = fast_backbone(Artifact.open(finished_run / teacher.name), torch.device("cpu"))
         mine = vectors[:, :, 32 * place : 32 * place + 32]
         np.testing.assert_allclose(np.linalg.norm(mine, axis=-1), 1, atol=1e-5)
         for view in (0, 1):
-            faces = face_batch(images, torch.arange(32), torch.full((32,), view == 1))
+            faces = face_batch(images, torch.arange(48), torch.full((48,), view == 1))
             wanted = embed(backbone, faces, smoke.preprocessing).numpy()
             np.testing.assert_allclose(mine[:, view], wanted, atol=2e-6)
         assert np.abs(mine[:, 0] - mine[:, 1]).max() > 1e-3
@@ -68,7 +68,7 @@ def test_float16_and_bf16_cost_little(embedded: Embed, finished_run: Path, tmp_p
     np.testing.assert_allclose(half, exact, atol=5e-4)
     section = EmbeddingsSection(precision="bf16")
     brain = embedded(section, out=tmp_path / "bf16").array("embeddings")
-    cosines = (brain * exact).reshape(32, 2, 2, 32).sum(-1)
+    cosines = (brain * exact).reshape(48, 2, 2, 32).sum(-1)
     assert 0.995 < cosines.min() < 0.9999999
 
 
@@ -78,7 +78,7 @@ def test_teachers_may_differ_in_length(embedded: Embed, run_copy: Path) -> None:
     assert [teacher.embedding_dim for teacher in artifact.manifest.teachers] == [32, 48]
     assert artifact.manifest.embedding_dim == 80
     vectors = artifact.array("embeddings")
-    assert vectors.shape == (32, 2, 80)
+    assert vectors.shape == (48, 2, 80)
     norms = [np.linalg.norm(part, axis=-1) for part in (vectors[..., :32], vectors[..., 32:])]
     np.testing.assert_allclose(norms, 1, atol=1e-5)
 
