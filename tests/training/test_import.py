@@ -84,6 +84,7 @@ def wrapped(state: dict[str, Tensor]) -> dict[str, Any]:
     [
         pytest.param(dict, id="plain"),
         pytest.param(lambda s: {f"module.{k}": v for k, v in s.items()}, id="DataParallel"),
+        pytest.param(lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()}, id="compiled"),
         pytest.param(lambda s: {"state_dict": s, "epoch": 3}, id="state_dict"),
         pytest.param(wrapped, id="arcface_torch checkpoint"),
     ],
@@ -239,6 +240,18 @@ def test_an_adaptor_belongs_to_its_teachers_in_the_published_order(
     wanted = build_adaptor(name, 64, DIM).eval()
     wanted.load_state_dict({key: value for key, value in state.items() if key.startswith("fc")})
     assert torch.equal(load_adaptor(imported.artifact)(batch), wanted(batch))
+
+
+def test_an_adaptor_on_other_teachers_has_another_space(tmp_path: Path, run: Path) -> None:
+    source = Source(save(tmp_path / "a.pth", adaptor_state("sl", in_dim=32)), "mst-kd", "sl")
+    pairs = (("asian", "caucasian"), ("caucasian", "asian"))
+    spaces = [
+        import_adaptor(
+            source, tmp_path, teachers=[run / f"teacher_{group}" for group in pair], name=pair[0]
+        ).artifact.manifest.embedding_space
+        for pair in pairs
+    ]
+    assert spaces[0] != spaces[1]
 
 
 def test_an_adaptor_refuses_teachers_in_another_order_or_number(tmp_path: Path, run: Path) -> None:

@@ -154,12 +154,17 @@ def import_adaptor(
     with torch.device("meta"):
         network = build_adaptor(source.network, in_dim, dim)
     fitted = fit_to(network, state, source.file)
+    # The space is that of this adaptor on these teachers: their weights are part of its name.
+    space = {
+        "adaptor": weights_digest(fitted.state),
+        "teachers": [teacher.manifest.embedding_space for teacher in opened],
+    }
     fields = {
         "groups": tuple(reference.group for reference in references),
         "preprocessing": Preprocessing(),
         "teachers": references,
         "inputs": {reference.name: reference.id for reference in references},
-        "embedding_space": f"adaptor-{weights_digest(fitted.state)}",
+        "embedding_space": f"adaptor-{digest_of(space)}",
     }
     return _write(source, _place(folder, name or "adaptor"), "adaptor", fitted, dim, fields)
 

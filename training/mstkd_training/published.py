@@ -54,11 +54,11 @@ def read_published(path: Path) -> dict[str, Tensor]:
     """
     content = _load(path)
     for _ in range(len(_WRAPPERS)):
-        inner = [content[key] for key in _WRAPPERS if _is_mapping(content) and key in content]
+        inner = [key for key in _WRAPPERS if isinstance(content, Mapping) and key in content]
         if not inner:
             break
-        content = inner[0]
-    if not _is_mapping(content):
+        content = content[inner[0]]
+    if not isinstance(content, Mapping):
         raise DataError(
             f"{path}: holds a {type(content).__name__}, not a state dictionary. Save the network's "
             "state_dict()."
@@ -66,10 +66,7 @@ def read_published(path: Path) -> dict[str, Tensor]:
     state = {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
     if not state:
         raise DataError(f"{path}: holds no tensors under the names of a network's weights.")
-    for prefix in _PREFIXES * 2:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    return state
+    return {_bare(key): value for key, value in state.items()}
 
 
 def fit_to(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> Fitted:
@@ -148,8 +145,11 @@ def _load(path: Path) -> Any:
         ) from error
 
 
-def _is_mapping(content: object) -> bool:
-    return isinstance(content, Mapping)
+def _bare(key: str) -> str:
+    """Return a name without what wrappers put before it."""
+    while key.startswith(_PREFIXES):
+        key = key.split(".", 1)[1]
+    return key
 
 
 def _plain(value: Tensor, like: Tensor, what: str) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from mstkd_training.heads.cosine import CosineHead, add_margin, single_or_double
+from mstkd_training.heads.cosine import CosineHead, add_margin, safe_sine, single_or_double
 from mstkd_training.heads.statistic import MOMENTUM, batch_moments
 
 CONCENTRATION: Final = 0.333
@@ -84,8 +84,6 @@ def _turn(cosines: Tensor, angles: Tensor) -> Tensor:
     """Return `cos(max(theta + angle, 0))`; angles `(N, 1)` may be below 0."""
     turned = add_margin(cosines, angles.clamp(min=0.0))
     back = angles.clamp(max=0.0).neg()
-    # cos(theta - b) = cos cos + sin sin; the sine as in add_margin, by its odd symmetry in m.
-    sines = ((1.0 - cosines) * (1.0 + cosines)).clamp(min=1e-6).sqrt()
-    pulled = cosines * back.cos() + sines * back.sin()
+    pulled = cosines * back.cos() + safe_sine(cosines) * back.sin()  # cos(theta - back)
     pulled = torch.where(cosines < back.cos(), pulled, torch.ones_like(pulled))
     return torch.where(angles < 0, pulled, turned)

@@ -76,14 +76,18 @@ def single_or_double(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
+def safe_sine(cosines: Tensor) -> Tensor:
+    """Return `sin(theta)` of `cos(theta)`, 0.001 or more, with a gradient of at most 1000."""
+    return ((1.0 - cosines) * (1.0 + cosines)).clamp(min=_SMALLEST_SIN_SQUARED).sqrt()
+
+
 def add_margin(cosines: Tensor, margins: Tensor) -> Tensor:
     """Return `cos(theta + m)`, with a finite gradient for every cosine.
 
     The margin never passes through an arc cosine, whose gradient is infinite at +-1. It is
-    `cos(theta + m) = cos(theta) cos(m) - sin(theta) sin(m)` with
-    `sin(theta) = sqrt(max((1 - cos)(1 + cos), 1e-6))`, so the gradient with respect to the cosine
-    is at most 1 + 1000 sin(m), and the one with respect to the embedding, which carries another
-    factor sin(theta), at most about 1.
+    `cos(theta + m) = cos(theta) cos(m) - sin(theta) sin(m)` with the sine of `safe_sine`, so the
+    gradient with respect to the cosine is at most 1 + 1000 sin(m), and the one with respect to
+    the embedding, which carries another factor sin(theta), at most about 1.
 
     Where `theta + m` passes pi, `cos(theta + m)` would rise again and reward a worse embedding.
     There the value is `cos(theta) - m sin(m)`, the customary falling continuation of ArcFace
@@ -96,8 +100,6 @@ def add_margin(cosines: Tensor, margins: Tensor) -> Tensor:
     Returns:
         `cos(theta + m)` up to `theta + m = pi`, `cos(theta) - m sin(m)` beyond.
     """
-    sin_squared = (1.0 - cosines) * (1.0 + cosines)
-    sines = sin_squared.clamp(min=_SMALLEST_SIN_SQUARED).sqrt()
-    within = cosines * margins.cos() - sines * margins.sin()
+    within = cosines * margins.cos() - safe_sine(cosines) * margins.sin()
     beyond = cosines - margins * margins.sin()
     return torch.where(cosines > (math.pi - margins).cos(), within, beyond)
