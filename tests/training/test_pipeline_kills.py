@@ -1,5 +1,6 @@
 """Pipelines that are killed, interrupted, or spread over processes."""
 
+import csv
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
 import torch
 
 from mstkd_training.artifact import Artifact
@@ -79,10 +81,8 @@ def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(run_copy: Path) -> None:
     assert lines[-1].startswith("student: goes on")
 
 
-def test_torchrun_spreads_a_pipeline_over_processes(
-    finished_run: Path, tmp_path: Path, weights_of: Weights
-) -> None:
-    """float32, so only the first network is compared closely: later ones start from its noise."""
+def test_torchrun_spreads_a_pipeline_over_processes(finished_run: Path, tmp_path: Path) -> None:
+    """That the weights are equal is shown in `loop/test_processes.py`, without float32's noise."""
     folder = tmp_path / "two"
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     done = subprocess.run(
@@ -94,11 +94,15 @@ def test_torchrun_spreads_a_pipeline_over_processes(
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("student: runs (no artifact yet)") == 1
-    wanted = weights_of(finished_run / "teacher_asian")
-    for key, value in weights_of(folder / "teacher_asian").items():
-        torch.testing.assert_close(value, wanted[key], rtol=1e-2, atol=2e-3)
+    losses = [first_loss(run / "logs" / "teacher_asian.csv") for run in (folder, finished_run)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     assert Artifact.open(folder / "student").manifest.kind == "student"
     assert not list(folder.glob(".*")), "leftovers"
+
+
+def first_loss(log: Path) -> float:
+    with log.open(newline="") as stream:
+        return float(next(csv.DictReader(stream))["loss"])
 
 
 def assert_equal(actual: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
