@@ -20,6 +20,7 @@ from mstkd_serve.cli_console import (
 from mstkd_serve.cli_fairness import calibrate_command, evaluate_app
 from mstkd_serve.cli_graph import graph_command
 from mstkd_serve.cli_models import doctor_command, models_app
+from mstkd_serve.cli_precision import precision_app
 from mstkd_serve.cli_repo import repo_app
 from mstkd_serve.cli_server import triton_app, up_command
 from mstkd_serve.cli_versions import add_version_command, promote_command, rollback_command
@@ -32,6 +33,7 @@ repo_app.command("rollback")(rollback_command)
 app.add_typer(repo_app, name="repo")
 app.add_typer(models_app, name="models")
 app.add_typer(triton_app, name="triton")
+app.add_typer(precision_app, name="precision")
 app.add_typer(evaluate_app, name="evaluate")
 app.command("graph")(graph_command)
 app.command("bench")(bench_command)

@@ -93,6 +93,8 @@ def _show(report: BenchReport) -> None:
         console.print(line)
     if report.server_mib is not None:
         console.print(f"The server and its models took {report.server_mib:.0f} MiB.")
+    if report.peer:
+        console.print(f"Ratios of engines are against {report.peer} on ONNX Runtime fp32.")
     console.print(f"{report.subject}, {report.rounds} rounds. {report.machine}")
 
 
@@ -103,28 +105,25 @@ def _engines(report: BenchReport) -> Table:
         cells = []
         for size in batches:
             speed = f"{size / engine.milliseconds[size] * 1e3:.1f}"
-            against = f" ({engine.ratio[size]:.2f}x {report.peer})" if engine.ratio else ""
-            cells.append(speed + against)
+            cells.append(f"{speed} ({engine.ratio[size]:.2f}x)" if engine.ratio else speed)
         table.add_row(engine.name, *cells, f"{engine.mean_cosine:.5f}")
     return table
 
 
 def _loads(report: BenchReport) -> Table:
     table = Table(
-        *("load", "batch", "faces/s", "p50, ms", "p90, ms", "p99, ms"),
-        *("run at once", "in queue, ms", "failed"),
+        "callers x faces", "faces/s", "p50 ms", "p90", "p99", "batch", "queue ms", "failed"
     )
     for point in report.loads:
-        load = f"{point.concurrency} callers" if point.loop == "closed" else "Poisson"
+        load = f"{point.concurrency} x {point.batch}"
         if point.offered is not None:
-            load += f", {point.offered:.0f} faces/s"
+            load = f"Poisson {point.offered:.0f}/s"
         table.add_row(
             load,
-            str(point.batch),
             f"{point.faces_per_second:.1f}",
-            *(f"{value:.1f}" for value in (point.p50_ms, point.p90_ms, point.p99_ms)),
+            *(f"{value:.0f}" for value in (point.p50_ms, point.p90_ms, point.p99_ms)),
             "" if point.mean_batch is None else f"{point.mean_batch:.1f}",
-            "" if point.queue_ms is None else f"{point.queue_ms:.1f}",
+            "" if point.queue_ms is None else f"{point.queue_ms:.0f}",
             str(point.failures),
         )
     return table

@@ -21,6 +21,7 @@ from mstkd_serve.errors import ContractError
 
 GOLDEN_KEY: Final = "mstkd.golden"
 """Key of the golden embeddings in ONNX metadata and in the `parameters` of a Triton config."""
+FULL_PRECISION: Final = "fp32"
 
 
 @cache
@@ -47,15 +48,18 @@ class GoldenRecord:
     Attributes:
         faces_sha256: Digest of the faces' pixels, so that a change of the faces is noticed.
         embeddings: float32 `(4, dim)`, unit norm.
+        precision: What the graph is written in: `fp32`, or that of a reduced copy, whose
+            answers differ more from runtime to runtime.
     """
 
     faces_sha256: str
     embeddings: NDArray[np.float32]
+    precision: str = FULL_PRECISION
 
     @classmethod
-    def of(cls, embeddings: NDArray[np.float32]) -> Self:
+    def of(cls, embeddings: NDArray[np.float32], precision: str = FULL_PRECISION) -> Self:
         """Record the embeddings of this package's golden faces, float32 `(4, dim)`."""
-        return cls(faces_digest(), embeddings)
+        return cls(faces_digest(), embeddings, precision)
 
     def metadata(self) -> dict[str, str]:
         """Return the record as string pairs for ONNX metadata or a Triton config."""
@@ -64,6 +68,8 @@ class GoldenRecord:
             "faces_sha256": self.faces_sha256,
             "embeddings": base64.b64encode(raw).decode("ascii"),
         }
+        if self.precision != FULL_PRECISION:
+            record["precision"] = self.precision
         return {GOLDEN_KEY: json.dumps(record, sort_keys=True, separators=(",", ":"))}
 
     @classmethod
@@ -83,6 +89,7 @@ class GoldenRecord:
         try:
             record = json.loads(text)
             digest = str(record["faces_sha256"])
+            precision = str(record.get("precision", FULL_PRECISION))
             raw = base64.b64decode(record["embeddings"], validate=True)
             embeddings = np.frombuffer(raw, "<f4").reshape(len(golden_faces()), -1)
         except (ValueError, KeyError, TypeError, binascii.Error) as error:
@@ -94,4 +101,4 @@ class GoldenRecord:
                 f"{source}: its golden embeddings belong to the golden faces of another release "
                 "of mstkd-serve. Export it again, or check it with that release."
             )
-        return cls(digest, embeddings)
+        return cls(digest, embeddings, precision)

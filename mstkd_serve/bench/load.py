@@ -96,23 +96,26 @@ def closed_loop(
 ) -> LoadPoint:
     """Keep `concurrency` requests of `batch` faces on the way for some seconds.
 
+    A slow server is given longer: until as many requests were answered as are on the way.
+
     Raises:
         ServerError: The server does not answer.
     """
     sender = _sender(client, model, batch)
     before = _statistics(client, model)
     begin = time.perf_counter() + _WARM_SHARE * seconds
-    end = begin + seconds
     for _ in range(concurrency):
         sender.send(time.perf_counter())
-    seen = []
-    while (now := time.perf_counter()) < end:
-        seen.append(sender.receive())
-        sender.send(now if seen[-1].failed else time.perf_counter())
-    seen += [sender.receive() for _ in range(concurrency)]
-    counted = [answer for answer in seen if begin <= answer.finished < end]
+    counted: list[_Answer] = []
+    while (now := time.perf_counter()) < begin + seconds or len(counted) < concurrency:
+        answer = sender.receive()
+        if answer.finished >= begin:
+            counted.append(answer)
+        sender.send(time.perf_counter())
+    for _ in range(concurrency):
+        sender.receive()
     return _point(
-        sender, counted, seconds, before, loop="closed", batch=batch, concurrency=concurrency
+        sender, counted, now - begin, before, loop="closed", batch=batch, concurrency=concurrency
     )
 
 

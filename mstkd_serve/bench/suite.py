@@ -27,6 +27,8 @@ from mstkd_serve.triton import Endpoint, Ports, TritonServer, locate
 
 _SHARES_OF_CAPACITY = (0.5, 0.8, 0.95)
 _CLIENT_ROWS = (8, 32)
+_MOST_FACES = 128
+"""On the way at a time; more only wait."""
 
 
 def bench(subject: Subject, effort: Effort, progress: Progress) -> BenchReport:
@@ -115,6 +117,8 @@ def _sweep(
         if batch > max(config.max_batch_size, 1):
             continue
         for callers in (1, 4, 16):
+            if batch * callers > _MOST_FACES:
+                continue
             progress(f"{model}: batch {batch}, {callers} callers")
             point = closed_loop(client, model, batch=batch, concurrency=callers, seconds=seconds)
             capacity = max(capacity, point.faces_per_second) if batch == 1 else capacity

@@ -95,7 +95,7 @@ def score_pairs(
     parts = []
     for start in range(0, len(images), _BATCH):
         chunk = images[start : start + _BATCH]
-        parts.append(embed(np.stack([_read_face(path) for path in chunk])))
+        parts.append(embed(np.stack([read_face(path) for path in chunk])))
         progress(start + len(chunk), len(images))
     vectors = np.concatenate(parts).astype(np.float64)
     first = np.array([place[pair.first] for pair in pairs])
@@ -127,7 +127,12 @@ def _scores(pairs: Sequence[ImagePair], score: NDArray[np.float64], source: str)
     )
 
 
-def _read_face(path: Path) -> NDArray[np.uint8]:
+def read_face(path: Path) -> NDArray[np.uint8]:
+    """Read an aligned face, uint8 RGB `(112, 112, 3)`.
+
+    Raises:
+        DataError: It is not a readable image, or another size or mode.
+    """
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:

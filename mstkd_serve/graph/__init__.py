@@ -10,6 +10,7 @@ from mstkd_serve.graph.adaptor import (
     read_adaptor,
     teachers_metadata,
 )
+from mstkd_serve.graph.bake import WRAPPER_PREFIX
 from mstkd_serve.graph.build import build_served_graph
 from mstkd_serve.graph.compare import (
     ACCEPTED_NAME,
@@ -35,6 +36,7 @@ __all__ = [
     "SCORE_NAME",
     "TEACHERS_KEY",
     "THRESHOLD_NAME",
+    "WRAPPER_PREFIX",
     "AdaptorGraph",
     "Teacher",
     "build_served_graph",

@@ -12,6 +12,8 @@ from mstkd_serve.graph.batch import BATCH_AXIS
 from mstkd_serve.graph.source import INPUT_NAME, OUTPUT_NAME, opset
 
 _NETWORK = "network/"
+WRAPPER_PREFIX = "mstkd_"
+"""How the names of the nodes around the network begin."""
 _SMALLEST_NORM = 1e-12
 
 
@@ -64,7 +66,7 @@ def bake(model: ModelProto, preprocessing: Preprocessing, embedding_dim: int) ->
     nodes = [*before, *graph.node, *after]
     for node in (*before, *after):
         # Not "Sub..." or "Mul...": insightface guesses preprocessing from such first names.
-        node.name = f"mstkd_{node.op_type.lower()}_{node.output[0].rsplit('/', 1)[-1]}"
+        node.name = f"{WRAPPER_PREFIX}{node.op_type.lower()}_{node.output[0].rsplit('/', 1)[-1]}"
     del graph.node[:]
     graph.node.extend(nodes)
     graph.initializer.extend(

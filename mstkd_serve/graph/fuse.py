@@ -3,15 +3,13 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper
 
 from mstkd_serve.engine import OnnxRuntimeEngine
 from mstkd_serve.errors import GraphError
 from mstkd_serve.files import atomic_path
-from mstkd_serve.golden import GoldenRecord, golden_faces
+from mstkd_serve.golden import FULL_PRECISION, GoldenRecord, golden_faces
 from mstkd_serve.graph.adaptor import AGREEMENT_NAME, AdaptorGraph, Teacher, teachers_metadata
 from mstkd_serve.graph.batch import BATCH_AXIS
 from mstkd_serve.graph.source import INPUT_NAME, OUTPUT_NAME, load_model, metadata_of, opset
@@ -40,7 +38,14 @@ def fuse(adaptor: AdaptorGraph, teachers: Mapping[Teacher, Path], out: Path) -> 
         GraphError: The files are of different opsets.
         ParityError: The written file differs from its parts.
     """
-    record = GoldenRecord.of(_project_golden(adaptor, teachers))
+    golden = [
+        GoldenRecord.from_metadata(metadata_of(load_model(path)), source=str(path))
+        for path in teachers.values()
+    ]
+    reduced = {each.precision for each in golden} - {FULL_PRECISION}
+    parts = {teacher.part: each.embeddings for teacher, each in zip(teachers, golden, strict=True)}
+    projected = OnnxRuntimeEngine(adaptor.path).run_named(parts)[OUTPUT_NAME]
+    record = GoldenRecord.of(projected, ", ".join(sorted(reduced)) or FULL_PRECISION)
     model = _compose(adaptor, {teacher: load_model(path) for teacher, path in teachers.items()})
     pairs = adaptor.contract.metadata() | record.metadata() | teachers_metadata(adaptor.teachers)
     if adaptor.calibration is not None:
@@ -53,17 +58,6 @@ def fuse(adaptor: AdaptorGraph, teachers: Mapping[Teacher, Path], out: Path) -> 
         agreement = compare(answer, record.embeddings, what)
         agreement.require(what, min_cosine=_MIN_COSINE, max_abs=_MAX_ABS)
     return record
-
-
-def _project_golden(adaptor: AdaptorGraph, teachers: Mapping[Teacher, Path]) -> NDArray[np.float32]:
-    """Run the adaptor on the teachers' golden embeddings, float32 `(4, dim)`."""
-    parts = {
-        teacher.part: GoldenRecord.from_metadata(
-            metadata_of(load_model(path)), source=str(path)
-        ).embeddings
-        for teacher, path in teachers.items()
-    }
-    return OnnxRuntimeEngine(adaptor.path).run_named(parts)[OUTPUT_NAME]
 
 
 def _compose(adaptor: AdaptorGraph, teachers: Mapping[Teacher, ModelProto]) -> ModelProto:

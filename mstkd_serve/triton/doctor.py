@@ -12,13 +12,13 @@ from tritonclient.utils import InferenceServerException
 
 from mstkd_serve.contract import FaceContract
 from mstkd_serve.errors import MstkdError, ServerError
-from mstkd_serve.golden import GOLDEN_KEY, GoldenRecord, golden_faces
+from mstkd_serve.golden import FULL_PRECISION, GOLDEN_KEY, GoldenRecord, golden_faces
 from mstkd_serve.graph import INPUT_NAME, OUTPUT_NAME, SCORE_NAME
 from mstkd_serve.model_kind import Kind, kind_of
 from mstkd_serve.parity import Agreement, compare
 from mstkd_serve.triton.endpoint import Endpoint
 
-_MIN_COSINE = {"fp32": 0.9999}
+_MIN_COSINE = 0.9999
 _MIN_COSINE_REDUCED = 0.999
 _MAX_ABS = 0.05
 _MAX_SCORE_ERROR = 0.02
@@ -113,7 +113,8 @@ def _examine_version(
     own = of.parameters.get(f"{GOLDEN_KEY}@{of.version}", of.parameters.get(GOLDEN_KEY))
     golden = {GOLDEN_KEY: own} if own is not None else {}
     try:
-        expected = GoldenRecord.from_metadata(golden, source=of.name).embeddings
+        record = GoldenRecord.from_metadata(golden, source=of.name)
+        expected = record.embeddings
         faces = golden_faces()
         if of.kind is Kind.VERIFY:
             apart = _score_error(client, of, expected, timeout)
@@ -124,7 +125,8 @@ def _examine_version(
         answered = np.concatenate([batched, single])
         wanted = np.concatenate([expected[: len(batched)], expected[:1]])
         agreement = compare(answered, wanted, of.name)
-        bound = _MIN_COSINE.get(of.parameters.get("mstkd.precision", ""), _MIN_COSINE_REDUCED)
+        computed = {of.parameters.get("mstkd.precision", ""), record.precision}
+        bound = _MIN_COSINE if computed == {FULL_PRECISION} else _MIN_COSINE_REDUCED
         agreement.require(of.name, min_cosine=bound, max_abs=_MAX_ABS)
     except InferenceServerException as error:
         return Finding(*of[:3], None, str(error.message()))
