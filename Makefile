@@ -7,6 +7,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 unexport MSTKD_TRITON_HOME
 INSTALLED := $(VENV)/.installed
 SERVER := $(VENV)/tritonserver/mstkd-triton.json
+BENCH := $(HOME_DIR)/bench
 
 .PHONY: help setup demo test test-all lint types format bench bench-ensemble bench-train docs model-repo image clean
 
@@ -49,9 +50,11 @@ format: $(INSTALLED) ## Put the sources into the project's format
 	@$(BIN)/ruff format
 	@$(BIN)/ruff check --fix
 
-bench: setup ## Measure the engines, and the served path against the same model in process
-	@$(BIN)/python examples/bench_engines.py
-	@$(BIN)/python examples/bench.py
+bench: setup ## Measure engines, the served path, the ensemble and the client, interleaved
+	@$(BIN)/python examples/bench_models.py $(BENCH)
+	@$(BIN)/mstkd-serve bench --student $(BENCH)/student.onnx --contract arcface \
+	  $(foreach group,asian african caucasian indian,--teacher $(BENCH)/teacher_$(group).onnx) \
+	  --adaptor $(BENCH)/adaptor.onnx --out $(BENCH)
 
 bench-ensemble: setup ## Compare the ensemble mode as one graph and as steps (after make demo)
 	@$(BIN)/python examples/bench_ensemble.py $(HOME_DIR)/demo

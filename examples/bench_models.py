@@ -34,9 +34,7 @@ def write_teachers(backbone: str, folder: Path) -> list[Teacher]:
             embedding_space=space,
         )
         network.unlink()
-        teachers.append(
-            Teacher(name=name, group=group, embedding_space=space, embedding_dim=DIM)
-        )
+        teachers.append(Teacher(name=name, group=group, embedding_space=space, embedding_dim=DIM))
     return teachers
 
 

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench import processor
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from mstkd_serve.bench.machine import describe_machine
 from mstkd_serve.contract import Preprocessing
 from mstkd_training.backbones import build_backbone
 from mstkd_training.block_store import BlockStore
@@ -217,7 +217,8 @@ def main() -> None:
         add_rows(table, "extraction", medians(ways, options.rounds), 2)
     console.print(table)
     console.print(
-        f"{backbone}, batches of {batch}, {torch.get_num_threads()} threads of {processor()}, "
+        f"{backbone}, batches of {batch}, {torch.get_num_threads()} threads of "
+        f"{describe_machine().processor}, "
         f"torch {torch.__version__}; medians of {options.rounds} interleaved rounds after a "
         "warm-up. Read: the embeddings of four teachers, 2,048 float32 a face, from the page cache."
     )

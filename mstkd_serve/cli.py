@@ -23,6 +23,7 @@ from mstkd_serve.cli_models import doctor_command, models_app
 from mstkd_serve.cli_precision import precision_app
 from mstkd_serve.cli_repo import repo_app
 from mstkd_serve.cli_server import triton_app, up_command
+from mstkd_serve.cli_tune import tune_command
 from mstkd_serve.cli_versions import add_version_command, promote_command, rollback_command
 from mstkd_serve.errors import MstkdError, ParityError
 
@@ -37,6 +38,7 @@ app.add_typer(precision_app, name="precision")
 app.add_typer(evaluate_app, name="evaluate")
 app.command("graph")(graph_command)
 app.command("bench")(bench_command)
+app.command("tune")(tune_command)
 app.command("up")(up_command)
 app.command("doctor")(doctor_command)
 app.command("calibrate")(calibrate_command)
