@@ -21,7 +21,6 @@ from mstkd_training.progress import Bar, Reporter
 from mstkd_training.recipe import OptimiserSection, SelectionSection
 
 _SHOW_EVERY: Final = 20  # steps between readings of a GPU's numbers, which wait for it
-_AGREE_EVERY: Final = 10  # steps between the processes' agreements on writing the state
 
 WATCHED: Final = "watched_"
 """Before the names of figures that have no say."""
@@ -162,7 +161,7 @@ class _Training:
                 self._write_if_due(stopped)
         row = self._finish_epoch(seen / max(time.monotonic() - started, 1e-9))
         events.add(self.epoch * len(order), {f"epoch/{key}": v for key, v in row.items()})
-        if self._asked(stopped):
+        if self._any_process(stopped()) == [True]:
             self.reporter.message(
                 f"{self.task.name}: stopped after epoch {self.epoch}; its state is kept"
             )
@@ -207,14 +206,10 @@ class _Training:
 
     def _write_if_due(self, stopped: Callable[[], bool]) -> None:
         """Write the state within an epoch where that is due; stop where that was asked for."""
+        waited = time.monotonic() - self.written > 60 * self.settings.checkpoint_minutes
+        stop, due = self._any_process(stopped(), waited and self.processes.first)
         every = self.settings.checkpoint_steps
-        due = every is not None and self.step % every == 0
-        stop = False
-        if self.processes.world == 1 or self.step % _AGREE_EVERY == 0:
-            waited = time.monotonic() - self.written > 60 * self.settings.checkpoint_minutes
-            due = self.processes.told(waited) or due
-            stop = self._asked(stopped)
-        if due or stop:
+        if stop or due or (every is not None and self.step % every == 0):
             self._write(self.engine.common_sums())
         if stop:
             self.reporter.message(
@@ -223,9 +218,9 @@ class _Training:
             )
             raise KeyboardInterrupt
 
-    def _asked(self, stopped: Callable[[], bool]) -> bool:
-        """Return whether any process was asked to stop."""
-        return bool(self.processes.sums(torch.tensor([float(stopped())]))[0])
+    def _any_process(self, *said: bool) -> list[bool]:
+        """Return for each statement whether it is true in any process; all of them must ask."""
+        return [bool(count) for count in self.processes.sums(torch.tensor(said).float())]
 
     def _write(self, sums: dict[str, float]) -> None:
         """Write the state; `sums` are those of the epoch so far, of all processes."""
