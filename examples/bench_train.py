@@ -11,6 +11,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mstkd_serve.bench.machine import describe_machine
+from mstkd_serve.bench.rounds import in_turn
 from mstkd_serve.contract import Preprocessing
 from mstkd_training.backbones import build_backbone
 from mstkd_training.block_store import BlockStore
@@ -142,15 +144,15 @@ def extraction(folder: Path, backbone: str, batch: int) -> Ways:
 
 def medians(ways: Ways, rounds: int, repeats: int = 1) -> dict[str, float]:
     """Return the median seconds of each way; every round runs each of them, after a warm-up."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, run in ways.items():
-            started = time.perf_counter()
-            for _ in range(repeats):
-                run()
-            if number:
-                seconds[name].append((time.perf_counter() - started) / repeats)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+
+    def timed(run: Callable[[], object]) -> float:
+        started = time.perf_counter()
+        for _ in range(repeats):
+            run()
+        return (time.perf_counter() - started) / repeats
+
+    found = in_turn({name: partial(timed, run) for name, run in ways.items()}, rounds + 1)
+    return {name: statistics.median(seconds[1:]) for name, seconds in found.items()}
 
 
 def add_rows(table: Table, what: str, found: dict[str, float], wanted: float) -> None:
