@@ -1,6 +1,6 @@
 """Copies of a served graph in fewer bits, written only where a gate finds them good enough."""
 
-from mstkd_serve.precision.convert import Precision, convert
+from mstkd_serve.precision.conversion import Precision, convert
 from mstkd_serve.precision.faces import face_images
 from mstkd_serve.precision.gate import Bounds, Comparison, compare_graphs
 

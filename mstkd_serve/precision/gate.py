@@ -119,9 +119,8 @@ def compare_graphs(
     before = score_pairs(pairs, embed_with_both, source, progress)
     replay = iter(kept)
     after = score_pairs(pairs, lambda faces: next(replay), source)
-    metrics = evaluate(before)
-    threshold = metrics.summary.threshold
-    copy = evaluate(after, threshold=threshold)
+    threshold = _amid(evaluate(before).summary.threshold, before.score)
+    metrics, copy = (evaluate(scores, threshold=threshold) for scores in (before, after))
     falls = [group.accuracy - copy.groups[name].accuracy for name, group in metrics.groups.items()]
     every = np.concatenate(cosines)
     return Comparison(
@@ -133,3 +132,12 @@ def compare_graphs(
         worst_fall=max(falls),
         std=(metrics.summary.std, copy.summary.std),
     )
+
+
+def _amid(threshold: float, scores: NDArray[np.floating]) -> float:
+    """Move a threshold, which lies on a score, halfway to the next lower one.
+
+    It decides the same, but a rounding of that score does not change the decision.
+    """
+    lower = scores[scores < threshold]
+    return float((threshold + lower.max()) / 2) if len(lower) else threshold

@@ -6,47 +6,11 @@ import sys
 
 import pytest
 
+from mstkd_serve.bench.peers import CLIENT_FACES, cpu_seconds
 from mstkd_serve.repository import ServingOptions, Target, build_repository
 
 pytestmark = pytest.mark.triton
 
-EMBED = """
-import sys, time
-import numpy as np
-
-way, url, rows = sys.argv[1], sys.argv[2], int(sys.argv[3])
-some = np.random.default_rng(1).integers(0, 256, (500, 112, 112, 3), np.uint8)
-many = np.resize(some, (10_000, 112, 112, 3))
-
-if way == "by_us":
-    from mstkd_client import FaceClient
-    client = FaceClient(url)
-    assert client.info().max_batch_size == rows
-
-    def embed(faces):
-        return client.embed(faces).vectors
-else:
-    from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
-    client = InferenceServerClient(url)
-    outputs = [InferRequestedOutput("embedding")]
-
-    def embed(faces):
-        parts = []
-        for start in range(0, len(faces), rows):
-            chunk = faces[start : start + rows]
-            tensor = InferInput("faces", list(chunk.shape), "UINT8")
-            tensor.set_data_from_numpy(chunk)
-            answer = client.infer("student", [tensor], outputs=outputs, client_timeout=30.0)
-            parts.append(answer.as_numpy("embedding"))
-        return np.concatenate(parts)
-
-embed(some)
-start = time.process_time()
-vectors = embed(many)
-print(time.process_time() - start)
-client.close()
-assert vectors.shape == (10_000, 16)
-"""
 STREAM = """
 import asyncio, gc, resource, sys
 import numpy as np
@@ -97,17 +61,11 @@ def test_embed_costs_little_more_than_bare_tritonclient(rows, served, serve, tmp
     with serve(tmp_path / "repository") as running:
         rounds = [
             (
-                cpu_seconds("by_us", running.url, rows),
-                cpu_seconds("by_tritonclient", running.url, rows),
+                cpu_seconds("client", running.url, rows),
+                cpu_seconds("tritonclient", running.url, rows),
             )
-            for _ in range(5)
+            for _ in range(3)
         ]
+    assert CLIENT_FACES == 10_000
     ratio = statistics.median(ours / theirs for ours, theirs in rounds)
     assert ratio <= 1.15, rounds
-
-
-def cpu_seconds(way, url, rows):
-    """Return the processor time, all threads, of embedding 10,000 faces in a fresh process."""
-    command = [sys.executable, "-c", EMBED, way, url, str(rows)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout)

@@ -103,6 +103,7 @@ def _to_fp16(model: ModelProto) -> ModelProto:
     """Compute the network in float16; what the served graph wraps around it stays in float32."""
     try:
         from onnxruntime.transformers.float16 import convert_float_to_float16
+        from onnxruntime.transformers.onnx_model import OnnxModel
     except ImportError as error:
         raise EngineError(
             "converting needs ONNX Runtime: pip install 'mstkd-serve[cpu]'."
@@ -117,7 +118,9 @@ def _to_fp16(model: ModelProto) -> ModelProto:
         opset_imports=model.opset_import,
     )
     inner.ir_version = model.ir_version
-    converted = convert_float_to_float16(inner, keep_io_types=True).graph
+    sorted_model = OnnxModel(convert_float_to_float16(inner, keep_io_types=True))
+    sorted_model.topological_sort()  # the converter appends its casts at the end
+    converted = sorted_model.model.graph
     before = [node for node in around if ends[1] not in _needs(node, around)]
     nodes = [*before, *converted.node, *(node for node in around if node not in before)]
     own = {name for node in around for name in node.input}
