@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from mstkd_serve.errors import MstkdError, ParityError, RecipeError
+from mstkd_training.cli_experiment import experiment_app
 from mstkd_training.cli_import import import_command
 from mstkd_training.data.testset import TestSet, bins_test_set, listed_test_set, write_test_set
 from mstkd_training.export import export
@@ -178,6 +179,7 @@ def testset_command(
 
 
 app.command("import")(import_command)
+app.add_typer(experiment_app, name="experiment")
 
 
 def main() -> int:

@@ -28,8 +28,6 @@ from mstkd_training.stages.teacher import TeacherPlan, plan_teachers, train_teac
 RECIPE_FILE: Final = "recipe.yaml"
 """The recipe of the last run, in the pipeline's folder."""
 
-_TRAINED: Final = ("teacher", "adaptor", "student")
-
 
 def run_pipeline(
     recipe: Recipe,
@@ -70,7 +68,7 @@ def run_pipeline(
     pipeline = _Pipeline(recipe, folder, reporter, dict(use or {}), processes, settings, watched)
     if not processes.first:
         return pipeline.run()
-    with _only_one_in(folder):
+    with only_one_in(folder):
         with atomic_path(folder / RECIPE_FILE) as temporary:
             text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
             temporary.write_text(text, encoding="utf-8")
@@ -78,8 +76,12 @@ def run_pipeline(
 
 
 @contextmanager
-def _only_one_in(folder: Path) -> Iterator[None]:
-    """Hold a lock on the folder itself; the system frees it when the process ends."""
+def only_one_in(folder: Path) -> Iterator[None]:
+    """Hold a lock on the folder itself; the system frees it when the process ends.
+
+    Raises:
+        DataError: Another process holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     handle = os.open(folder, os.O_RDONLY)
     try:
@@ -192,15 +194,4 @@ class _Pipeline:
             self.settings,
             self.watched,
         )
-        reason = self.processes.told(run.why_stale() if self.processes.first else None)
-        if reason is None:
-            self.reporter.message(f"{name}: up to date")
-            return Artifact.open(run.target, kind)
-        self.reporter.message(f"{name}: runs ({reason})")
-        if kind not in _TRAINED and not self.processes.first:
-            self.processes.wait()
-            return Artifact.open(run.target, kind)
-        made = make(run)
-        if kind not in _TRAINED:
-            self.processes.wait()
-        return made
+        return run.made(make)

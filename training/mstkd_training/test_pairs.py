@@ -33,7 +33,19 @@ def load_test_set(folder: Path) -> TestSet:
             f"{folder}: no {RECIPE_FILE}, so no pipeline ran here. "
             "Run mstkd-train pipeline first, or give its --out folder."
         )
-    recipe = load_recipe(str(path))
+    return test_set_of(load_recipe(str(path)), folder)
+
+
+def test_set_of(recipe: Recipe, folder: Path) -> TestSet:
+    """Read or render the faces and pairs that a recipe tests on.
+
+    Args:
+        recipe: The recipe.
+        folder: Where its pipeline's artifacts are; only a test on held-out identities reads them.
+
+    Raises:
+        DataError: The test faces cannot be used.
+    """
     test = recipe.test
     if test.source == "bin" and test.files is not None:
         return bins_test_set(test.files)

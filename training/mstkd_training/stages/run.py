@@ -1,10 +1,10 @@
 """What every stage is given: its name, inputs, recipe section, seed and place."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from torch import Tensor
 
@@ -20,6 +20,9 @@ from mstkd_training.recipe import OptimiserSection, Section, SelectionSection
 
 LOGS_FOLDER: Final = "logs"
 """Folder of the trainings' figures, in the pipeline's folder."""
+
+_TRAINED: Final = ("teacher", "adaptor", "student")
+"""Kinds that all processes work on; the first one alone makes the others."""
 
 _REVISION = 2
 """Raised when a stage's code changes what it makes, so that old artifacts count as stale."""
@@ -85,6 +88,24 @@ class StageRun:
     def checkpoint(self) -> Checkpoint:
         """Where a stage that trains keeps its state until its artifact is written."""
         return Checkpoint(self.folder / f".{self.name}.checkpoint.pt", self.fingerprint)
+
+    def made(self, make: Callable[[Self], Artifact]) -> Artifact:
+        """Return the stage's artifact, made anew only where it has to be, and say why.
+
+        Args:
+            make: Does the stage's work.
+        """
+        processes = self.processes
+        reason = processes.told(self.why_stale() if processes.first else None)
+        if reason is None:
+            self.reporter.message(f"{self.name}: up to date")
+            return Artifact.open(self.target, self.kind)
+        self.reporter.message(f"{self.name}: runs ({reason})")
+        if self.kind in _TRAINED:
+            return make(self)
+        artifact = make(self) if processes.first else None
+        processes.wait()
+        return artifact or Artifact.open(self.target, self.kind)
 
     def fit(
         self, task: Task, section: OptimiserSection, selection: SelectionSection
