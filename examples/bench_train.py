@@ -117,7 +117,7 @@ def reading(folder: Path, batch: int, images: int) -> Ways:
 
 
 def extraction(folder: Path, backbone: str, batch: int) -> Ways:
-    """Return the ways of embedding as many views as a batch and storing them."""
+    """Return the ways of embedding a batch of views and storing them; ours takes two a face."""
     preprocessing = Preprocessing()
     contiguous = build_backbone(backbone, DIM).eval()
     fast = build_backbone(backbone, DIM).eval()
@@ -134,8 +134,10 @@ def extraction(folder: Path, backbone: str, batch: int) -> Ways:
     def ours(dtype: torch.dtype | None) -> Callable[[], object]:
         def run() -> None:
             place = folder / f"store{next(numbers)}"
-            store = BlockStore.open(place, "bench", (batch, DIM), "float32")
-            store.write(embed(fast, faces, preprocessing, dtype).numpy())
+            store = BlockStore.open(place, "bench", (batch // 2, VIEWS, DIM), "float32")
+            half = faces[: batch // 2]
+            views = [embed(fast, view, preprocessing, dtype) for view in (half, half.flip(2))]
+            store.write(torch.stack(views, 1).numpy())
 
         return run
 
