@@ -5,6 +5,10 @@ contiguous memory, one file a teacher and image, read one by one. Ours is the co
 On a GPU, IResNet-50 in training is measured against the chip's own matrix product instead.
 """
 
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in mstkd_training.cli
+
 import argparse
 import itertools
 import statistics
