@@ -1,10 +1,11 @@
 """The experiment's tables: on the console, and as CSV files."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +23,8 @@ SUMMARY_FILE: Final = "summary.csv"
 DIFFERENCES_FILE: Final = "differences.csv"
 PICTURE_FILE: Final = "experiment.svg"
 
-_HEADS: Final = ("accuracy %", "STD", "SER", "own thr. acc. %", "own thr. STD")
+_PRINTED: Final = {"accuracy": "accuracy", "std": "STD", "ser": "SER", "own_std": "own STD"}
+"""The figures on the console, eighty columns wide; the files have all."""
 
 
 def write_results(folder: Path, results: Sequence[Result]) -> list[Path]:
@@ -78,52 +80,59 @@ def print_tables(console: Console, results: Sequence[Result]) -> None:
         if last not in (None, arm.adaptor):
             table.add_section()
         last = arm.adaptor
-        table.add_row(arm.adaptor, arm.student, arm.teachers, *(_shown(row[m]) for m in METRICS))
+        table.add_row(arm.adaptor, arm.student, arm.teachers, *(_shown(row[m]) for m in _PRINTED))
     console.print(table)
     table = _table("Specialised minus generalist, within each seed")
     rows = paired_differences(results)
     for compared in rows:
-        if compared.adaptor == "all":
+        if compared.adaptor == "mean":
             table.add_section()
-        shown = (_shown(compared.differences[metric], sign="+") for metric in METRICS)
+        shown = (_shown(compared.differences[metric], "+") for metric in _PRINTED)
         table.add_row(compared.adaptor, compared.student, *shown)
     console.print(table)
-    console.print(conclusion(rows[-1].differences, seeds), highlight=False, soft_wrap=True)
+    for sentence in conclusion(rows[-1].differences, seeds):
+        console.print(sentence, highlight=False)
 
 
-def conclusion(overall: dict[str, Estimate], seeds: int) -> str:
-    """Say what the differences over all students show, and what so few seeds cannot show."""
+def conclusion(overall: Mapping[str, Estimate], seeds: int) -> list[str]:
+    """Say what the figures are, what the differences over all students show, and what not.
+
+    Args:
+        overall: Differences over all students, by metric.
+        seeds: How many seeds there are.
+    """
+    said = [
+        "STD and SER: of the groups' accuracies and errors at one threshold; own STD: each group "
+        "at its own. Student none: adaptor and teachers themselves. Mean of all: over the six "
+        "kinds of students within a seed first.",
+    ]
     if seeds < 2:
-        return "One seed: no interval can be stated, and nothing be concluded. Say --seeds 3."
+        return [*said, "One seed: no interval, and no conclusion. Say --seeds 3 or more."]
     found = []
-    for metric, name in (("accuracy", "accuracy"), ("std", "STD"), ("ser", "SER")):
+    for metric, name in _PRINTED.items():
         difference = overall[metric]
-        if difference.mean is None or difference.half_width is None:
-            found.append(f"{name} is not defined in enough seeds")
+        if difference.half_width is None or difference.mean is None:
+            found.append(f"{name}: defined in too few seeds (a group without errors has no SER)")
         elif difference.apart_from_zero:
             more = "higher" if difference.mean > 0 else "lower"
-            found.append(f"{name} is {more} ({_shown(difference, sign='+')})")
+            found.append(f"{name}: {more}, {_shown(difference, '+')}")
         else:
-            found.append(
-                f"{name} shows no difference that could be told from noise "
-                f"({_shown(difference, sign='+')})"
-            )
-    return (
-        "-: no such figure, for a group without an error has no SER. +- is the half width of the "
-        f"95 % interval of the mean, by Student's t over {seeds} seeds; seeds change the faces to "
-        "train and to test on, the networks' start and the order of samples. Student `none`: "
-        "teachers and adaptor themselves.\n"
-        f"With specialised instead of generalist teachers, over all students: {'; '.join(found)}. "
-        f"Rows of one method are {len(overall)} figures of many: some of them leave 0 out by "
-        "chance. Differences smaller than the half widths cannot be seen with so few seeds."
-    )
+            found.append(f"{name}: no difference told from noise, {_shown(difference, '+')}")
+    return [
+        *said,
+        f"±: half width of the mean's 95 % interval, Student's t over {seeds} seeds. A seed "
+        "changes the faces to train and to test on, the networks' start, the order of samples.",
+        f"Specialised instead of generalist teachers, all students: {'; '.join(found)}.",
+        "With so few seeds an effect smaller than the half width cannot be seen, and of many rows "
+        "about one in twenty leaves 0 out by chance.",
+    ]
 
 
 def _table(title: str, *more: str) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for name in ("adaptor", "student", *more):
-        table.add_column(name)
-    for name in _HEADS:
+        table.add_column(name, no_wrap=True)
+    for name in _PRINTED.values():
         table.add_column(name, justify="right", no_wrap=True)
     return table
 
@@ -133,7 +142,7 @@ def _shown(value: Estimate, sign: str = "") -> str:
         return "-"
     if value.half_width is None:
         return f"{value.mean:{sign}.2f}"
-    return f"{value.mean:{sign}.2f} +- {value.half_width:.2f}"
+    return f"{value.mean:{sign}.2f} ± {value.half_width:.2f}"
 
 
 def _columns(row: dict[str, Estimate]) -> list[float | int | None]:

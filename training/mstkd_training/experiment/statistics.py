@@ -40,8 +40,8 @@ class Comparison:
     """Specialised minus generalist teachers, within each seed, for one way to use them.
 
     Attributes:
-        adaptor: Name of the adaptor; `all` for the mean over adaptors and students of a seed.
-        student: Its student.
+        adaptor: Name of the adaptor; `mean` for the mean over adaptors and students of a seed.
+        student: Its student; `all` in that mean.
         differences: By metric.
     """
 
@@ -142,4 +142,4 @@ def paired_differences(results: Sequence[Result]) -> list[Comparison]:
         for method in methods
     ]
     everyone = {m: estimate([over_students(seed, m) for seed in seeds]) for m in METRICS}
-    return [*rows, Comparison("all", "students", everyone)]
+    return [*rows, Comparison("mean", "all", everyone)]
