@@ -52,7 +52,9 @@ def test_memory_does_not_grow_with_the_number_of_faces(kind, served):
     assert int(done.stdout) < 30 * 1024, "kB; the faces alone hold 110 MB"
 
 
-@pytest.mark.parametrize("rows", [8, ServingOptions().max_batch_size])
+@pytest.mark.parametrize(
+    "rows", [pytest.param(8, marks=pytest.mark.slow), ServingOptions().max_batch_size]
+)
 def test_embed_costs_little_more_than_bare_tritonclient(rows, served, serve, tmp_path):
     options = ServingOptions(max_batch_size=rows)
     build_repository(
