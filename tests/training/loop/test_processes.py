@@ -103,6 +103,7 @@ def test_a_run_of_two_processes_goes_on_as_one_and_the_other_way_round(
     assert largest_excess(weights(tmp_path / "grown"), alone) < 1
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_two_processes_ends_with_identical_weights(tmp_path: Path) -> None:
     run(tmp_path / "whole", 2, "--accumulate", "2")
     options = ("--accumulate", "2", "--every", "1")
