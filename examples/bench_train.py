@@ -30,7 +30,7 @@ from mstkd_serve.bench.rounds import in_turn
 from mstkd_serve.contract import Preprocessing
 from mstkd_training.backbones import build_backbone
 from mstkd_training.block_store import BlockStore
-from mstkd_training.embedding import embed, network_input, unit
+from mstkd_training.embedding import embed, inference_copy, network_input, unit
 from mstkd_training.loop import ALONE, Processes, Task
 from mstkd_training.loop.engine import Engine
 from mstkd_training.loop.order import Part
@@ -124,8 +124,7 @@ def extraction(folder: Path, backbone: str, batch: int) -> Ways:
     """Return the ways of embedding a batch of views and storing them; ours takes two a face."""
     preprocessing = Preprocessing()
     contiguous = build_backbone(backbone, DIM).eval()
-    fast = build_backbone(backbone, DIM).eval()
-    fast = fast.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build_backbone(backbone, DIM).eval()
     faces = torch.randint(0, 256, (batch, 112, 112, 3), dtype=torch.uint8)
     numbers = itertools.count()
 
@@ -135,17 +134,19 @@ def extraction(folder: Path, backbone: str, batch: int) -> Ways:
         for row, vector in enumerate(embeddings.numpy()):
             np.save(folder / f"extracted{row}.npy", vector)
 
-    def ours(dtype: torch.dtype | None) -> Callable[[], object]:
+    def ours(precision: str) -> Callable[[], object]:
+        fast = inference_copy(network, torch.device("cpu"), precision)
+
         def run() -> None:
             place = folder / f"store{next(numbers)}"
             store = BlockStore.open(place, "bench", (batch // 2, VIEWS, DIM), "float32")
             half = faces[: batch // 2]
-            views = [embed(fast, view, preprocessing, dtype) for view in (half, half.flip(2))]
+            views = [embed(fast, view, preprocessing) for view in (half, half.flip(2))]
             store.write(torch.stack(views, 1).numpy())
 
         return run
 
-    return {"public way": public, "ours, fp32": ours(None), "ours, bf16": ours(torch.bfloat16)}
+    return {"public way": public, "ours, fp32": ours("fp32"), "ours, bf16": ours("bf16")}
 
 
 def medians(ways: Ways, rounds: int, repeats: int = 1) -> dict[str, float]:

@@ -96,27 +96,33 @@ def closed_loop(
 ) -> LoadPoint:
     """Keep `concurrency` requests of `batch` faces on the way for some seconds.
 
-    A slow server is given longer: until as many requests were answered as are on the way.
-
     Raises:
         ServerError: The server does not answer.
     """
     sender = _sender(client, model, batch)
+    _pump(sender, concurrency, _WARM_SHARE * seconds)
     before = _statistics(client, model)
-    begin = time.perf_counter() + _WARM_SHARE * seconds
-    for _ in range(concurrency):
-        sender.send(time.perf_counter())
-    counted: list[_Answer] = []
-    while (now := time.perf_counter()) < begin + seconds or len(counted) < concurrency:
-        answer = sender.receive()
-        if answer.finished >= begin:
-            counted.append(answer)
-        sender.send(time.perf_counter())
-    for _ in range(concurrency):
-        sender.receive()
+    started = time.perf_counter()
+    answers = _pump(sender, concurrency, seconds)
+    took = max(answer.finished for answer in answers) - started
     return _point(
-        sender, counted, now - begin, before, loop="closed", batch=batch, concurrency=concurrency
+        sender, answers, took, before, loop="closed", batch=batch, concurrency=concurrency
     )
+
+
+def _pump(sender: _Sender, concurrency: int, seconds: float) -> list[_Answer]:
+    """Send for some seconds, then wait for what is under way; return every answer.
+
+    Batches answer in bursts, so that a window that cuts bursts in two would count wrongly.
+    """
+    end = time.perf_counter() + seconds
+    for _ in range(concurrency):
+        sender.send(time.perf_counter())
+    answers = []
+    while time.perf_counter() < end:
+        answers.append(sender.receive())
+        sender.send(time.perf_counter())
+    return [*answers, *(sender.receive() for _ in range(concurrency))]
 
 
 def open_loop(

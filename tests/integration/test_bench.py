@@ -47,8 +47,8 @@ def test_a_closed_loop_counts_what_the_server_counted(served, client):
     point = closed_loop(client, "student", batch=4, concurrency=3, seconds=0.5)
     faces = counted() - before
     assert point.failures == 0
-    assert point.requests * 4 <= faces <= (point.requests * 1.6 + 12) * 4  # warm-up and the last
-    assert point.faces_per_second == pytest.approx(point.requests * 4 / 0.5, rel=0.3)
+    assert point.requests * 4 < faces < (point.requests * 1.6 + 12) * 4, "with its warm-up"
+    assert 0.5 <= point.requests * 4 / point.faces_per_second < 3, "seconds, with the last answers"
     assert 0 < point.p50_ms <= point.p90_ms <= point.p99_ms
     assert 4 <= point.mean_batch <= 8
 

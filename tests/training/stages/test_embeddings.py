@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from mstkd_serve.contract import Preprocessing
 from mstkd_training.artifact import Artifact, writing_artifact
 from mstkd_training.backbones import build_backbone
 from mstkd_training.block_store import BlockStore
-from mstkd_training.embedding import embed, face_batch
+from mstkd_training.embedding import embed, face_batch, inference_copy
 from mstkd_training.progress import SilentReporter
 from mstkd_training.recipe import EmbeddingsSection, Recipe
 from mstkd_training.stages.data import read_faces
-from mstkd_training.stages.embeddings import fast_backbone, make_embeddings, read_ahead
+from mstkd_training.stages.embeddings import make_embeddings, read_ahead
 from mstkd_training.stages.run import StageRun
+from mstkd_training.stages.teacher import load_backbone
 
 Embed = Callable[..., Artifact]
 
@@ -51,7 +54,7 @@ def test_every_row_is_its_face_and_its_mirror_image_by_every_teacher(
     assert vectors.shape == (48, 2, 64)
     images = read_faces(Artifact.open(finished_run / "data")).images
     for place, teacher in enumerate(artifact.manifest.teachers):
-        backbone = fast_backbone(Artifact.open(finished_run / teacher.name), torch.device("cpu"))
+        backbone = load_backbone(Artifact.open(finished_run / teacher.name))
         mine = vectors[:, :, 32 * place : 32 * place + 32]
         np.testing.assert_allclose(np.linalg.norm(mine, axis=-1), 1, atol=1e-5)
         for view in (0, 1):
@@ -59,6 +62,28 @@ def test_every_row_is_its_face_and_its_mirror_image_by_every_teacher(
             wanted = embed(backbone, faces, smoke.preprocessing).numpy()
             np.testing.assert_allclose(mine[:, view], wanted, atol=2e-6)
         assert np.abs(mine[:, 0] - mine[:, 1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["iresnet18-se", "mobilefacenet", "compact"])
+def test_the_copy_that_embeds_is_the_network_and_leaves_it_alone(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(name, 64)
+    with torch.no_grad():
+        backbone(torch.randn(8, 3, 112, 112))  # statistics for the batch norms
+    backbone.eval()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    faces = torch.randint(0, 256, (4, 112, 112, 3), dtype=torch.uint8)
+    wanted = embed(backbone, faces, Preprocessing())
+    for precision, least in (("fp32", 1 - 1e-6), ("bf16", 0.995)):
+        copy = inference_copy(backbone, torch.device("cpu"), precision)
+        found = embed(copy, faces, Preprocessing())
+        assert found.dtype == torch.float32
+        assert (found * wanted).sum(1).min() >= least
+        kinds = [type(module) for module in copy.modules()]
+        own = [type(module) for module in backbone.modules()]
+        assert kinds.count(nn.BatchNorm2d) < own.count(nn.BatchNorm2d)
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, before[key])
 
 
 def test_float16_and_bf16_cost_little(embedded: Embed, finished_run: Path, tmp_path: Path) -> None:

@@ -9,18 +9,18 @@ from typing import Final
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from mstkd_serve.fairness import evaluate, make_scores
 from mstkd_serve.files import atomic_path
 from mstkd_training.artifact import Artifact
 from mstkd_training.data.testset import TestSet
-from mstkd_training.embedding import VIEWS, embed, unit
+from mstkd_training.embedding import VIEWS, embed, inference_copy, unit
 from mstkd_training.experiment.arms import Arm
 from mstkd_training.manifest import digest_of
 from mstkd_training.recipe import Recipe
 from mstkd_training.stages.adaptor import load_adaptor
-from mstkd_training.stages.embeddings import fast_backbone
+from mstkd_training.stages.teacher import load_backbone
 from mstkd_training.test_pairs import test_set_of
 
 METRICS: Final = ("accuracy", "std", "ser", "own_accuracy", "own_std")
@@ -108,17 +108,22 @@ class Examiner:
 
     def student(self, path: Path, student: Artifact) -> Figures:
         """Return the figures of a student; `path` keeps them."""
-        return self._kept(path, student, lambda: self._embedded(fast_backbone(student, _CPU)))
+        return self._kept(
+            path,
+            student,
+            lambda: self._embedded(student),
+        )
 
     def _seen_by(self, teacher: Artifact) -> list[Tensor]:
         """Return a teacher's embeddings of both views; adaptors share them."""
         key = teacher.manifest.id
         if key not in self._views:
-            self._views[key] = self._embedded(fast_backbone(teacher, _CPU))
+            self._views[key] = self._embedded(teacher)
         return self._views[key]
 
-    def _embedded(self, backbone: nn.Module) -> list[Tensor]:
-        """Return unit embeddings of every test face: as it is, and mirrored."""
+    def _embedded(self, artifact: Artifact) -> list[Tensor]:
+        """Return a network's unit embeddings of every test face: as it is, and mirrored."""
+        backbone = inference_copy(load_backbone(artifact), _CPU, "fp32")
         parts: list[list[Tensor]] = [[] for _ in range(VIEWS)]
         images = self.tests.faces.images
         for start in range(0, len(images), _BATCH):

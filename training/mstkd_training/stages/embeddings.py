@@ -11,13 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from mstkd_serve.errors import DataError
 from mstkd_training.artifact import Artifact, writing_artifact
 from mstkd_training.block_store import BlockStore
 from mstkd_training.data.images import Images
-from mstkd_training.embedding import PRECISIONS, VIEWS, embed
+from mstkd_training.embedding import VIEWS, embed, inference_copy
 from mstkd_training.manifest import TeacherRef
 from mstkd_training.recipe import EmbeddingsSection
 from mstkd_training.stages.data import read_faces
@@ -66,16 +65,15 @@ def make_embeddings(
     )
     if store.done:
         run.reporter.message(f"{run.name}: goes on after image {store.done} of {len(images)}")
-    backbones = [fast_backbone(teacher, device) for teacher in teachers]
+    backbones = [
+        inference_copy(load_backbone(teacher), device, section.precision) for teacher in teachers
+    ]
     with run.reporter.bar(run.name, len(images), store.done) as bar:
         for faces in read_ahead(images, store.done, section.batch_size):
             pixels = torch.from_numpy(faces).to(device)
             views = [
                 torch.cat(
-                    [
-                        embed(backbone, view, run.preprocessing, PRECISIONS[section.precision])
-                        for backbone in backbones
-                    ],
+                    [embed(backbone, view, run.preprocessing) for backbone in backbones],
                     1,
                 )
                 for view in (pixels, pixels.flip(2))
@@ -92,12 +90,6 @@ def make_embeddings(
             teachers=references,
         )
     return Artifact.open(run.target, "embeddings")
-
-
-def fast_backbone(artifact: Artifact, device: torch.device) -> nn.Module:
-    """Return a backbone in evaluation mode on a device, in the memory order that is fastest."""
-    backbone = load_backbone(artifact).to(device)
-    return backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def read_ahead(images: Images, start: int, batch_size: int) -> Iterator[NDArray[np.uint8]]:
