@@ -40,7 +40,7 @@ def bench_command(
     tls_cert: Annotated[Path | None, typer.Option(help="PEM: this side's certificate.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="PEM: its private key.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that medians are over.")] = 5,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of one measurement.")] = 1.5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of one measurement.")] = 2.0,
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for bench.json and bench.svg.")
     ] = None,

@@ -60,7 +60,9 @@ def repo_build(
         list[int] | None, typer.Option(help="Batch worth waiting for; none is best. Repeatable.")
     ] = None,
     max_queue_size: Annotated[int, typer.Option(help="Most requests that wait; 0: any.")] = 256,
-    queue_timeout_ms: Annotated[int, typer.Option(help="Longest wait in the queue.")] = 60_000,
+    queue_timeout_ms: Annotated[
+        int, typer.Option(help="Longest wait in the queue; 0: any.")
+    ] = 60_000,
     timeout_action: Annotated[
         TimeoutAction, typer.Option(help="What becomes of who waited longer.")
     ] = TimeoutAction.REJECT,

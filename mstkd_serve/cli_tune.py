@@ -49,7 +49,7 @@ def tune_command(
 
 def _show(found: Tuning, rounds: int) -> None:
     table = Table(
-        "", "instances", "delay us", "batch", "faces/s", "p50 ms", "p99 ms", "run at once"
+        "", "instances", "delay us", "batch", "queue", "faces/s", "p50 ms", "p99 ms", "run at once"
     )
     for each in found.candidates:
         table.add_row(
@@ -57,6 +57,7 @@ def _show(found: Tuning, rounds: int) -> None:
             str(each.instances),
             str(each.max_queue_delay_us),
             str(each.max_batch_size),
+            "bounded" if each.bounded else "free",
             f"{each.faces_per_second:.1f}",
             f"{each.p50_ms:.0f}",
             f"{each.p99_ms:.0f}",

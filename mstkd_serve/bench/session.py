@@ -48,7 +48,7 @@ class Effort:
     """
 
     rounds: int = 5
-    seconds: float = 1.5
+    seconds: float = 2.0
     starts: int = 3
     client_rounds: int = 3
 

@@ -94,14 +94,15 @@ def model_config(
     batching = config.dynamic_batching
     batching.preferred_batch_size.extend(options.preferred_batch_sizes)
     batching.max_queue_delay_microseconds = options.max_queue_delay_us
-    policy = batching.default_queue_policy
-    reject = options.timeout_action is TimeoutAction.REJECT
-    policy.timeout_action = (
-        triton.ModelQueuePolicy.REJECT if reject else triton.ModelQueuePolicy.DELAY
-    )
-    policy.default_timeout_microseconds = options.queue_timeout_ms * 1000
-    policy.allow_timeout_override = True  # Triton takes a client's timeout where it is shorter
-    policy.max_queue_size = options.max_queue_size
+    if options.max_queue_size or options.queue_timeout_ms:
+        policy = batching.default_queue_policy
+        reject = options.timeout_action is TimeoutAction.REJECT
+        policy.timeout_action = (
+            triton.ModelQueuePolicy.REJECT if reject else triton.ModelQueuePolicy.DELAY
+        )
+        policy.default_timeout_microseconds = options.queue_timeout_ms * 1000
+        policy.allow_timeout_override = True  # Triton takes a client's timeout if it is shorter
+        policy.max_queue_size = options.max_queue_size
     for batch_size in sorted({1, options.max_batch_size}):
         warmup = config.model_warmup.add(name=f"warmup_x{batch_size}", batch_size=batch_size)
         for tensor in inputs:

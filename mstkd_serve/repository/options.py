@@ -65,8 +65,11 @@ class ServingOptions(BaseModel):
             unless a size is much faster than its neighbours.
         max_queue_size: Most requests that wait; one more is refused at once, so that a client
             can go elsewhere or come back, instead of waiting without an end. 0 sets no bound.
-        queue_timeout_ms: Longest wait in the queue, milliseconds. A client's own timeout
-            shortens it.
+        queue_timeout_ms: Longest wait in the queue, milliseconds; 0 sets none. A client's own
+            timeout shortens it. With no bound on size either, the config has no queue policy:
+            Triton then hands an instance its next batch in advance, which a policy forbids
+            (https://github.com/triton-inference-server/core/pull/237). With a policy a request
+            that comes just as the only instance ends its last one may wait half a second.
         timeout_action: What becomes of who waited longer.
         max_queue_delay_us: How long a request may wait for companions, microseconds. 0 batches
             only what already waits, which never delays a lone request.
@@ -92,7 +95,7 @@ class ServingOptions(BaseModel):
     max_batch_size: int = Field(default=32, ge=1, le=1024)
     preferred_batch_sizes: tuple[int, ...] = ()
     max_queue_size: int = Field(default=256, ge=0, le=1_000_000)
-    queue_timeout_ms: int = Field(default=60_000, ge=1, le=86_400_000)
+    queue_timeout_ms: int = Field(default=60_000, ge=0, le=86_400_000)
     timeout_action: TimeoutAction = TimeoutAction.REJECT
     max_queue_delay_us: int = Field(default=0, ge=0, le=10_000_000)
     instances: int = Field(default=1, ge=1, le=64)

@@ -74,6 +74,15 @@ def test_the_queue_is_bounded_and_a_clients_timeout_counts_in_it(tmp_path, sourc
         ServingOptions(max_request_bytes=100)
 
 
+def test_a_queue_without_bounds_has_no_policy_at_all(tmp_path, source):
+    build(source, tmp_path / "free", max_queue_size=0, queue_timeout_ms=0)
+    free = read_config(tmp_path / "free/student/config.pbtxt").dynamic_batching
+    assert not free.HasField("default_queue_policy")
+    build(source, tmp_path / "timed", max_queue_size=0)
+    timed = read_config(tmp_path / "timed/student/config.pbtxt").dynamic_batching
+    assert timed.default_queue_policy.default_timeout_microseconds == 60_000_000
+
+
 def test_openvino_target_file_is_one_that_openvino_reads(tmp_path, source):
     build(source, tmp_path / "repository", Target.OPENVINO)
     model = openvino.Core().read_model(tmp_path / "repository" / "student" / "1" / "model.onnx")
