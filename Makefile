@@ -54,7 +54,7 @@ bench: setup ## Measure engines, the served path, the ensemble and the client, i
 	@$(BIN)/python examples/bench_models.py $(BENCH)
 	@$(BIN)/mstkd-serve bench --student $(BENCH)/student.onnx --contract arcface \
 	  $(foreach group,asian african caucasian indian,--teacher $(BENCH)/teacher_$(group).onnx) \
-	  --adaptor $(BENCH)/adaptor.onnx --out $(BENCH)
+	  --adaptor $(BENCH)/adaptor.onnx --no-bounded-queue --out $(BENCH)
 
 bench-ensemble: setup ## Compare the ensemble mode as one graph and as steps (after make demo)
 	@$(BIN)/python examples/bench_ensemble.py $(HOME_DIR)/demo

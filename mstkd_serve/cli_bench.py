@@ -32,6 +32,9 @@ def bench_command(
     precision: Annotated[
         CpuPrecision, typer.Option("--precision", help="Of the served models.")
     ] = CpuPrecision.AUTO,
+    bounded_queue: Annotated[
+        bool, typer.Option(help="Serve with the queue's usual bounds, or with none.")
+    ] = True,
     url: Annotated[
         str | None, typer.Option("--url", help="A running server instead: its gRPC HOST:PORT.")
     ] = None,
@@ -62,11 +65,12 @@ def bench_command(
         else:
             assert student is not None
             subject = Subject(
-                student,
-                preprocessing_of(contract, False, student),
-                Projection(teacher or (), adaptor) if adaptor else None,
-                precision,
-                tuple(also or ()),
+                student=student,
+                preprocessing=preprocessing_of(contract, False, student),
+                projection=Projection(teacher or (), adaptor) if adaptor else None,
+                precision=precision,
+                bounded=bounded_queue,
+                also=tuple(also or ()),
             )
             report = bench(subject, effort, status.update)
     _show(report)

@@ -13,6 +13,8 @@ from mstkd_serve.golden import golden_faces
 from mstkd_serve.repository import CpuPrecision, Projection
 
 BATCH = 16
+UNBOUNDED = {"max_queue_size": 0, "queue_timeout_ms": 0}
+"""Options of a queue without any policy."""
 Progress = Callable[[str], None]
 
 
@@ -26,6 +28,7 @@ class Subject:
         preprocessing: Its contract, where the file carries none.
         projection: Teachers and adaptor, to measure the ensemble mode.
         precision: Precision of the served models.
+        bounded: Whether their queues are, as they are by default; see `ServingOptions`.
         also: Further served graphs to measure in process.
     """
 
@@ -33,6 +36,7 @@ class Subject:
     preprocessing: Preprocessing | None = None
     projection: Projection | None = None
     precision: CpuPrecision = CpuPrecision.AUTO
+    bounded: bool = True
     also: tuple[Path, ...] = ()
 
 

@@ -16,7 +16,7 @@ from mstkd_serve.bench.machine import describe_machine, resident_mib
 from mstkd_serve.bench.peers import cpu_seconds
 from mstkd_serve.bench.results import BenchReport
 from mstkd_serve.bench.rounds import in_turn
-from mstkd_serve.bench.session import Effort, Progress, Session, Subject
+from mstkd_serve.bench.session import UNBOUNDED, Effort, Progress, Session, Subject
 from mstkd_serve.bench.small_model import write_small_model
 from mstkd_serve.bench.startup import seconds_to_ready
 from mstkd_serve.bench.student import measure_student
@@ -105,7 +105,9 @@ def _build(subject: Subject, out: Path, projection: Projection | None) -> None:
         out,
         target=Target.PYTHON,
         preprocessing=subject.preprocessing,
-        options=ServingOptions(cpu_precision=subject.precision),
+        options=ServingOptions(
+            cpu_precision=subject.precision, **({} if subject.bounded else UNBOUNDED)
+        ),
         projection=projection,
     )
 

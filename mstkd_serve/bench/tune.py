@@ -16,13 +16,12 @@ from tritonclient.grpc import InferenceServerClient
 from mstkd_serve.bench.load import LoadPoint, closed_loop
 from mstkd_serve.bench.machine import Machine, describe_machine
 from mstkd_serve.bench.rounds import in_turn
-from mstkd_serve.bench.session import Progress
+from mstkd_serve.bench.session import UNBOUNDED, Progress
 from mstkd_serve.contract import Preprocessing
 from mstkd_serve.errors import ServerError
 from mstkd_serve.repository import STUDENT, ServingOptions, Target, build_repository
 from mstkd_serve.triton import Ports, TritonServer, locate
 
-_UNBOUNDED = {"max_queue_size": 0, "queue_timeout_ms": 0}
 _EQUAL = 0.03
 """Speeds this close to the best count as the best: the simpler settings win."""
 
@@ -133,7 +132,7 @@ def tune(
         candidates = trial.measure(_ways(workload), rounds, progress)
         first, _ = choose(candidates, workload.longest_ms)
         way = first.model_dump(include=set(_ways(workload)[0]))
-        finalists = trial.measure([way, way | _UNBOUNDED], rounds, progress)
+        finalists = trial.measure([way, way | UNBOUNDED], rounds, progress)
     best, kept = choose(finalists, workload.longest_ms)
     waiting = best.faces_per_second / workload.batch * workload.longest_ms / 1e3
     return Tuning(
@@ -228,7 +227,7 @@ class _Trial:
 
 
 def _words(way: dict[str, int]) -> str:
-    bounds = "unbounded" if _UNBOUNDED.items() <= way.items() else "bounded"
+    bounds = "unbounded" if UNBOUNDED.items() <= way.items() else "bounded"
     return (
         f"{way['instances']} instances, delay {way['max_queue_delay_us']} us, "
         f"batches up to {way['max_batch_size']}, {bounds} queue"
@@ -243,7 +242,7 @@ def _candidate(way: dict[str, int], points: Sequence[LoadPoint]) -> Candidate:
         intra_op_threads=way["intra_op_threads"],
         max_queue_delay_us=way["max_queue_delay_us"],
         max_batch_size=way["max_batch_size"],
-        bounded=not _UNBOUNDED.items() <= way.items(),
+        bounded=not UNBOUNDED.items() <= way.items(),
         faces_per_second=statistics.median(point.faces_per_second for point in points),
         p50_ms=statistics.median(point.p50_ms for point in points),
         p99_ms=statistics.median(point.p99_ms for point in points),
